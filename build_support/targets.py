@@ -44,7 +44,8 @@ class Selection:
     def flags(self) -> list[str]:
         pairs = [f"arch=compute_{a},code=sm_{a}" for a in self.archs]
         pairs.append(f"arch=compute_{self.ptx},code=compute_{self.ptx}")
-        return [part for pair in pairs for part in ("-gencode", pair)]
+        # One word each: CMake drops the second of two equal words.
+        return [f"-gencode={pair}" for pair in pairs]
 
     @property
     def names(self) -> list[str]:
