@@ -6,6 +6,7 @@ from setuptools import build_meta as _setuptools
 from setuptools.build_meta import *  # noqa: F403
 
 from build_support.errors import BuildError
+from build_support.native import parallel_jobs
 from build_support.plan import decide
 from build_support.stage import OLDEST_TORCH, find_torch
 
@@ -13,6 +14,7 @@ from build_support.stage import OLDEST_TORCH, find_torch
 def _requirements() -> list[str]:
     try:
         plan = decide()
+        parallel_jobs()
     except BuildError as error:
         raise SystemExit(f"sentcore: {error}") from None
     if plan.kind == "none":
@@ -22,8 +24,11 @@ def _requirements() -> list[str]:
 
 
 def get_requires_for_build_wheel(config_settings=None) -> list[str]:
-    return [*_setuptools.get_requires_for_build_wheel(config_settings), *_requirements()]
+    # First, so that a build which cannot be done says so before setuptools prints its pages.
+    ours = _requirements()
+    return [*_setuptools.get_requires_for_build_wheel(config_settings), *ours]
 
 
 def get_requires_for_build_editable(config_settings=None) -> list[str]:
-    return [*_setuptools.get_requires_for_build_editable(config_settings), *_requirements()]
+    ours = _requirements()
+    return [*_setuptools.get_requires_for_build_editable(config_settings), *ours]

@@ -30,7 +30,10 @@ def build(plan: Plan, version: str) -> Path:
     with _locked(ROOT / "build" / "lock"):
         staged = stage(ROOT / "build" / "headers")
         _forget_other_compilers(folder, plan)
-        _run([cmake, *_arguments(plan, version, folder, staged, ninja)], "CMake could not configure the build")
+        _run(
+            [cmake, *_arguments(plan, version, folder, staged, ninja)],
+            "CMake could not configure the build",
+        )
         _run([ninja, "-C", str(folder), "-j", str(jobs)], "a source file did not compile")
     module = folder / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     if not module.is_file():
@@ -44,9 +47,13 @@ def parallel_jobs() -> int:
         value = os.environ.get(variable, "").strip()
         if value:
             if not value.isdigit() or int(value) < 1:
-                raise BuildError(f"{variable} is {value!r}; accepted is a whole number of at least 1")
+                raise BuildError(
+                    f"{variable} is {value!r}; accepted is a whole number of at least 1"
+                )
             return int(value)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError):
@@ -79,12 +86,24 @@ def _arguments(plan: Plan, version: str, folder: Path, staged: Staged, ninja: st
             "SENTCORE_CUDA_NAMES": ",".join(plan.selection.names),
             "SENTCORE_CUDA_RELEASE": plan.nvcc.release,
         }
-    return ["-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *(f"-D{k}={v}" for k, v in values.items())]
+    return [
+        "-S",
+        str(ROOT),
+        "-B",
+        str(folder),
+        "-G",
+        "Ninja",
+        *(f"-D{k}={v}" for k, v in values.items()),
+    ]
 
 
 def _forget_other_compilers(folder: Path, plan: Plan) -> None:
     """CMake cannot change compilers in a folder that it has configured, so such a folder is emptied."""
-    now = {"cxx": list(plan.cxx), "host": plan.host_compiler, "nvcc": plan.nvcc and [plan.nvcc.path, plan.nvcc.release]}
+    now = {
+        "cxx": list(plan.cxx),
+        "host": plan.host_compiler,
+        "nvcc": plan.nvcc and [plan.nvcc.path, plan.nvcc.release],
+    }
     text = json.dumps(now)
     note = folder / "sentcore-compilers.json"
     if folder.exists() and (not note.is_file() or note.read_text() != text):

@@ -37,14 +37,18 @@ class Plan:
             "none": "building no kernels, every op runs in plain PyTorch",
         }[self.kind]
         if self.nvcc and self.selection:
-            what += f" (nvcc {self.nvcc.release} at {self.nvcc.path}: {' '.join(self.selection.names)})"
+            what += (
+                f" (nvcc {self.nvcc.release} at {self.nvcc.path}: {' '.join(self.selection.names)})"
+            )
         return f"sentcore: {what}" + (f": {self.why_not_more}" if self.why_not_more else "")
 
 
 def requested_mode() -> str:
     mode = os.environ.get("SENTCORE_BUILD", "").strip() or "auto"
     if mode not in MODES:
-        raise BuildError(f"SENTCORE_BUILD is {mode!r}; accepted are {', '.join(MODES)} (default auto)")
+        raise BuildError(
+            f"SENTCORE_BUILD is {mode!r}; accepted are {', '.join(MODES)} (default auto)"
+        )
     return mode
 
 
@@ -57,7 +61,7 @@ def decide() -> Plan:
             f"SENTCORE_CUDA_ARCHS is set but SENTCORE_BUILD={mode} builds no CUDA kernels; unset one of the two"
         )
     if mode == "none":
-        return Plan("none", "SENTCORE_BUILD=none was set when it was installed")
+        return Plan("none", "SENTCORE_BUILD=none asked for that")
     if mode == "auto" and sys.platform == "win32":
         return Plan("none", "kernels are built on Linux and macOS only")
 
@@ -68,7 +72,7 @@ def decide() -> Plan:
             raise BuildError(f"SENTCORE_BUILD={mode} needs a C++ compiler: {why}") from None
         return Plan("none", str(why))
     if mode == "cpu":
-        return Plan("cpu", "SENTCORE_BUILD=cpu was set when it was installed", tuple(cxx))
+        return Plan("cpu", "SENTCORE_BUILD=cpu asked for that", tuple(cxx))
 
     host_compiler = os.environ.get("CUDAHOSTCXX", "").strip() or toolchain.without_launcher(cxx)
     try:

@@ -37,7 +37,11 @@ def find_torch() -> tuple[Path, str] | None:
     Under build isolation the environment that is installed into is off sys.path, but its torch serves as well: the
     binary depends on no particular torch, and this saves downloading one for its headers.
     """
-    for folder in [*map(Path, sys.path), Path(sysconfig.get_path("purelib")), *map(Path, _user_site())]:
+    for folder in [
+        *map(Path, sys.path),
+        Path(sysconfig.get_path("purelib")),
+        *map(Path, _user_site()),
+    ]:
         found = folder / "torch"
         file = found / "version.py"
         if not (found / "include" / TORCH_HEADERS[0]).is_dir() or not file.is_file():
@@ -63,7 +67,11 @@ def stage(build_folder: Path) -> Staged:
         raise BuildError(
             "pybind11 is not installed; pip install pybind11 or build with isolation (leave out --no-build-isolation)"
         ) from None
-    staged = Staged(build_folder / "torch" / "include", build_folder / "torch" / "lib", build_folder / "pybind11")
+    staged = Staged(
+        build_folder / "torch" / "include",
+        build_folder / "torch" / "lib",
+        build_folder / "pybind11",
+    )
     for tree in TORCH_HEADERS:
         _mirror(torch[0] / "include" / tree, staged.torch_include / tree)
     _mirror(Path(pybind11.get_include()) / "pybind11", staged.pybind11_include / "pybind11")

@@ -67,7 +67,11 @@ def _pack(tokens: TokenizedTexts, indices: np.ndarray, device: torch.device, nat
 
 
 def _fill(
-    tokens: TokenizedTexts, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, cu_seqlens: np.ndarray
+    tokens: TokenizedTexts,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    rows: np.ndarray,
+    cu_seqlens: np.ndarray,
 ) -> int:
     """Writes rows [3, t] int64 and cu_seqlens [b+1] int32; returns the longest length."""
     lengths = ends - begins
@@ -92,14 +96,20 @@ def _check_arguments(tokens: TokenizedTexts, indices: np.ndarray) -> None:
         arrays["tokens.token_type_ids"] = (tokens.token_type_ids, np.int32)
     for name, (array, dtype) in arrays.items():
         if not isinstance(array, np.ndarray) or array.dtype != dtype:
-            found = f"a NumPy array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+            found = (
+                f"a NumPy array of {array.dtype}"
+                if isinstance(array, np.ndarray)
+                else type(array).__name__
+            )
             raise ArgumentTypeError(
                 f"{name} is {found}; accepted is a NumPy array of {np.dtype(dtype).name}"
             )
         if array.ndim != 1:
             raise ArgumentValueError(f"{name} has shape {array.shape}; accepted is 1 dimension")
     if tokens.offsets.size < 1:
-        raise ArgumentValueError("tokens.offsets has no element; accepted are B + 1, the first one 0")
+        raise ArgumentValueError(
+            "tokens.offsets has no element; accepted are B + 1, the first one 0"
+        )
     if tokens.token_type_ids is not None and tokens.token_type_ids.shape != tokens.token_ids.shape:
         raise ArgumentValueError(
             f"tokens.token_type_ids has {tokens.token_type_ids.size} elements; accepted are as many as "
