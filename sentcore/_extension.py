@@ -87,6 +87,11 @@ def extension() -> ModuleType | None:
     return _extension
 
 
+def build_kind() -> str | None:
+    """ "cuda", "cpu" or "none", as the installation chose; None in a copy that was never installed."""
+    return _build_record().get("kind")
+
+
 # ---- which GPUs the compiled kernels run on -----------------------------------------------------------------------
 
 
