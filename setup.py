@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
@@ -55,6 +56,11 @@ class BuildPython(build_py):
 
 
 try:
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        raise BuildError(
+            f"setuptools {setuptools.__version__} is older than 77; pip install 'setuptools>=77' "
+            "or build with isolation (leave out --no-build-isolation)"
+        )
     PLAN = plan.decide() if BUILDING & set(sys.argv) else plan.Plan("none")
     if BUILDING & set(sys.argv):
         print(PLAN.line, flush=True)
