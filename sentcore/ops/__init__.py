@@ -1,0 +1,38 @@
+"""The ops an encoder is made of. Each has a compiled kernel where there is one, and plain PyTorch everywhere.
+
+`sentcore.ops.reference` holds the same functions in plain PyTorch alone, under the same names and signatures.
+"""
+
+from types import SimpleNamespace
+
+from sentcore.ops.add_layer_norm import add_layer_norm
+from sentcore.ops.add_layer_norm import reference as _add_layer_norm
+from sentcore.ops.bias_gelu import bias_gelu
+from sentcore.ops.bias_gelu import reference as _bias_gelu
+from sentcore.ops.bias_gelu_layer_norm import bias_gelu_layer_norm
+from sentcore.ops.bias_gelu_layer_norm import reference as _bias_gelu_layer_norm
+from sentcore.ops.checks import draw_seed
+from sentcore.ops.qkv_projection import qkv_projection
+from sentcore.ops.qkv_projection import reference as _qkv_projection
+from sentcore.ops.varlen_attention import reference as _varlen_attention
+from sentcore.ops.varlen_attention import varlen_attention, varlen_cross_attention
+
+reference = SimpleNamespace(
+    add_layer_norm=_add_layer_norm.add_layer_norm,
+    bias_gelu=_bias_gelu.bias_gelu,
+    bias_gelu_layer_norm=_bias_gelu_layer_norm.bias_gelu_layer_norm,
+    qkv_projection=_qkv_projection.qkv_projection,
+    varlen_attention=_varlen_attention.varlen_attention,
+    varlen_cross_attention=_varlen_attention.varlen_cross_attention,
+)
+
+__all__ = [
+    "add_layer_norm",
+    "bias_gelu",
+    "bias_gelu_layer_norm",
+    "draw_seed",
+    "qkv_projection",
+    "reference",
+    "varlen_attention",
+    "varlen_cross_attention",
+]
