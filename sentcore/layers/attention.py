@@ -1,0 +1,61 @@
+"""Self-attention with its output projection, residual and LayerNorm."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sentcore.config import EncoderConfig
+from sentcore.ops import draw_seed
+from sentcore.ops.backends import ops_of
+from sentcore.packed import PackedBatch
+
+
+class Attention(nn.Module):
+    """LayerNorm(x + dropout(output(attention(x)))) (Vaswani et al. 2017).
+
+    Queries, keys and values stay three nn.Linear, so that adapters and optimizers find the modules they know; the
+    projection reads the three weights in one op.
+    """
+
+    def __init__(self, config: EncoderConfig, backend: str = "auto") -> None:
+        super().__init__()
+        self.backend = backend
+        self.num_heads = config.num_attention_heads
+        self.attention_dropout_p = config.attention_probs_dropout_prob
+        self.hidden_dropout_p = config.hidden_dropout_prob
+        hidden = config.hidden_size
+        self.query = nn.Linear(hidden, hidden)
+        self.key = nn.Linear(hidden, hidden)
+        self.value = nn.Linear(hidden, hidden)
+        self.output = nn.Linear(hidden, hidden)
+        self.layer_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+
+    def forward(self, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+        """[T, H] -> [T, H]."""
+        ops = ops_of(self.backend)
+        attention_p = self.attention_dropout_p if self.training else 0.0
+        hidden_p = self.hidden_dropout_p if self.training else 0.0
+        qkv = ops.qkv_projection(
+            x,
+            (self.query.weight, self.key.weight, self.value.weight),
+            (self.query.bias, self.key.bias, self.value.bias),
+            num_heads=self.num_heads,
+        )
+        context = ops.varlen_attention(
+            qkv,
+            batch.cu_seqlens,
+            batch.max_seqlen,
+            dropout_p=attention_p,
+            seed=draw_seed(attention_p, None, x),
+        )
+        return ops.add_layer_norm(
+            F.linear(context.flatten(1), self.output.weight, self.output.bias),
+            x,
+            self.layer_norm.weight,
+            self.layer_norm.bias,
+            dropout_p=hidden_p,
+            seed=draw_seed(hidden_p, None, x),
+            eps=self.layer_norm.eps,
+        )

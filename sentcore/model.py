@@ -1,0 +1,51 @@
+"""The whole path from a packed batch to sentence features, one line a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from sentcore.config import EncoderConfig
+from sentcore.layers import Encoder
+from sentcore.outputs import Dense, DenseSpec, Normalize, NormalizeSpec, OutputSpec, Pooling, PoolingSpec
+from sentcore.packed import PackedBatch
+
+
+class Features(NamedTuple):
+    """What one batch gives: token_embeddings [T, H] and sentence_embedding [B, E]."""
+
+    token_embeddings: torch.Tensor
+    sentence_embedding: torch.Tensor
+
+
+class SentenceModel(nn.Module):
+    """encoder -> pooling -> dense* -> normalize, in the order the model folder names them."""
+
+    def __init__(
+        self, config: EncoderConfig, outputs: Sequence[OutputSpec], backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(config, backend)
+        self.outputs = nn.ModuleList(_MODULES[type(spec)](spec) for spec in outputs)
+
+    def forward(self, batch: PackedBatch, prompt_length: int = 0) -> Features:
+        """Features of a packed batch; prompt_length counts the tokens a pooling without prompts leaves out."""
+        tokens = self.encoder(batch)
+        features = tokens
+        for stage in self.outputs:
+            features = (
+                stage(features, batch, prompt_length)
+                if isinstance(stage, Pooling)
+                else stage(features)
+            )
+        return Features(tokens, features)
+
+
+_MODULES = {
+    PoolingSpec: Pooling,
+    DenseSpec: Dense,
+    NormalizeSpec: lambda spec: Normalize(),
+}

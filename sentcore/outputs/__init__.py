@@ -1,0 +1,20 @@
+"""What turns token features into sentence features."""
+
+from sentcore.outputs.dense import Dense
+from sentcore.outputs.normalize import Normalize
+from sentcore.outputs.pooling import Pooling
+from sentcore.outputs.quantize import PRECISIONS, check_precision, quantize
+from sentcore.outputs.specs import DenseSpec, NormalizeSpec, OutputSpec, PoolingSpec
+
+__all__ = [
+    "PRECISIONS",
+    "Dense",
+    "DenseSpec",
+    "Normalize",
+    "NormalizeSpec",
+    "OutputSpec",
+    "Pooling",
+    "PoolingSpec",
+    "check_precision",
+    "quantize",
+]

@@ -1,0 +1,44 @@
+"""A linear layer with an activation behind the pooling."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sentcore.errors import ArgumentValueError
+from sentcore.outputs.specs import DenseSpec
+
+_ACTIVATE = {
+    "identity": lambda x: x,
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+}
+
+
+class Dense(nn.Module):
+    """activation(linear(x)), in float32."""
+
+    def __init__(self, spec: DenseSpec) -> None:
+        super().__init__()
+        if spec.activation not in _ACTIVATE:
+            raise ArgumentValueError(
+                f"activation is {spec.activation!r}; accepted: {', '.join(_ACTIVATE)}"
+            )
+        self.activation = spec.activation
+        out_features, in_features = spec.weight.shape
+        self.linear = nn.Linear(in_features, out_features, bias=spec.bias is not None)
+        with torch.no_grad():
+            self.linear.weight.copy_(spec.weight)
+            if spec.bias is not None:
+                self.linear.bias.copy_(spec.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, in_features] -> [B, out_features]."""
+        return _ACTIVATE[self.activation](self.linear(x.to(self.linear.weight.dtype)))
