@@ -1,0 +1,23 @@
+"""Compare a model's features with Hugging Face transformers in float32."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `sentcore parity`."""
+    parser.add_argument(
+        "model", metavar="MODEL", help='"minilm", a local folder, or a Hugging Face hub id'
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the report; 0 when they agree, 1 when they do not."""
+    from sentcore.integrations.parity import parity
+
+    report = parity(args.model)
+    print(json.dumps(report.as_dict(), ensure_ascii=False) if args.json else str(report))
+    return 0 if report.passed else 1

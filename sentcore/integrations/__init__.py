@@ -1,0 +1,1 @@
+"""Where sentcore meets other libraries; each is imported only when it is asked for."""

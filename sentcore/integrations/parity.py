@@ -1,0 +1,258 @@
+"""Our features against Hugging Face transformers, on the same folder and the same texts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sentcore.errors import ArgumentTypeError, CheckpointError, MissingPackageError
+from sentcore.inputs.texts import check_texts
+from sentcore.integrations.padded_outputs import padded_features
+from sentcore.sentence_encoder import SentenceEncoder
+
+DEFAULT_TEXTS = (
+    "A quick brown fox jumps over the lazy dog.",
+    "我爱北京天安门",
+    "Der Mietvertrag läuft am 31. Dezember aus; die Kündigungsfrist beträgt drei Monate.",
+    "L'été dernier, nous avons traversé les Alpes à vélo.",
+    "吾輩は猫である。名前はまだ無い。",
+    "Быстрая коричневая лиса прыгает через ленивую собаку.",
+    "مرحبا بالعالم، كيف حالك اليوم؟",
+    "नमस्ते दुनिया",
+    "🎉👩‍👩‍👧 🇨🇳 emoji",
+    "ok",
+    "",
+    "   \t\n",
+    "def mean(xs): return sum(xs) / len(xs)  # 3.14, 1e-9",
+    "The committee met again on Tuesday and put the question off once more. " * 60,
+)
+
+# What each dtype may differ by: (largest difference as a share of the reference's largest value, smallest cosine).
+_ACCEPTED = {
+    torch.float32: (1e-5, 0.999999),
+    torch.float16: (1e-2, 0.9999),
+    torch.bfloat16: (1e-1, 0.999),
+}
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How far our features are from those of transformers in float32.
+
+    Attributes:
+        model: the folder compared.
+        texts: how many texts.
+        dtype, backend, device: what ours ran in.
+        token_max_abs_diff, token_min_cosine: over all token embeddings.
+        sentence_max_abs_diff, sentence_min_cosine: over all sentence embeddings.
+        nan_count: values of ours that are NaN or infinite.
+        reference_nan_count: the same, of transformers.
+        other_tokens: positions of texts that the two tokenizers cut differently; left out of the differences.
+        passed: whether all of it is accepted.
+        verdict: the same in words.
+    """
+
+    model: str
+    texts: int
+    dtype: str
+    backend: str
+    device: str
+    token_max_abs_diff: float
+    token_min_cosine: float
+    sentence_max_abs_diff: float
+    sentence_min_cosine: float
+    nan_count: int
+    reference_nan_count: int
+    other_tokens: tuple[int, ...]
+    passed: bool
+    verdict: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON: a number that is not finite becomes None."""
+        return {
+            key: None if isinstance(value, float) and value - value != 0 else value
+            for key, value in asdict(self).items()
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}: {self.texts} texts, {self.dtype} ({self.backend}, {self.device}) "
+            "against transformers float32\n"
+            f"  token embeddings     max |Δ| {self.token_max_abs_diff:.2e}   min cosine {self.token_min_cosine:.7f}\n"
+            f"  sentence embeddings  max |Δ| {self.sentence_max_abs_diff:.2e}   min cosine {self.sentence_min_cosine:.7f}\n"
+            f"  NaN or infinite      {self.nan_count} here, {self.reference_nan_count} in transformers\n"
+            f"{self.verdict}"
+        )
+
+
+def parity(
+    model_or_folder: SentenceEncoder | str | Path, texts: Sequence[str] | None = None
+) -> ParityReport:
+    """Compares token and sentence embeddings with those of transformers in float32, padded, on the CPU.
+
+    Args:
+        model_or_folder: a SentenceEncoder, or what its constructor takes: "minilm", a folder, a hub id.
+        texts: what to compare on; None takes a few built-in ones in several scripts, an empty and a long one among them.
+            No prompt is put before them.
+
+    Raises:
+        MissingPackageError: transformers is not installed.
+        CheckpointError: transformers cannot read the folder.
+    """
+    transformers = _transformers()
+    if isinstance(model_or_folder, (str, Path)):
+        model_or_folder = SentenceEncoder(model_or_folder)
+    if not isinstance(model_or_folder, SentenceEncoder):
+        raise ArgumentTypeError(
+            f"model_or_folder is of type {type(model_or_folder).__name__}; accepted: a SentenceEncoder, a folder or a hub id"
+        )
+    model = model_or_folder
+    checked, _ = check_texts(list(DEFAULT_TEXTS) if texts is None else texts)
+    ours = [
+        {key: value.cpu() for key, value in item.items()}
+        for item in model.encode(checked, output_value=None, prompt="", show_progress_bar=False)
+    ]
+    theirs = _reference(transformers, model, checked)
+    return _report(model, ours, theirs)
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingPackageError(
+            f"parity compares with the package transformers, which cannot be imported ({error}); pip install transformers"
+        ) from error
+    return transformers
+
+
+def _reference(
+    transformers: Any, model: SentenceEncoder, texts: list[str]
+) -> list[dict[str, torch.Tensor]]:
+    """input_ids [tokens], token_embeddings [tokens, H] and sentence_embedding [E] of every text."""
+    folder = model.checkpoint.tokenizer_folder  # where its config.json and weights lie too
+    try:
+        with _quiet(transformers):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            encoder = transformers.AutoModel.from_pretrained(
+                folder, local_files_only=True, dtype=torch.float32
+            ).eval()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise CheckpointError(
+            f"{folder}: transformers {transformers.__version__} cannot read this folder, so there is nothing to compare "
+            f"with ({error}); compare with a folder that holds its tokenizer and weights"
+        ) from error
+    if model.checkpoint.do_lower_case:
+        texts = [text.lower() for text in texts]
+    found = []
+    for first in range(0, len(texts), 16):
+        batch = tokenizer(
+            texts[first : first + 16],
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=model.max_seq_length,
+            return_tensors="pt",
+        )
+        mask = batch["attention_mask"]
+        with torch.inference_mode():
+            tokens = encoder(**batch).last_hidden_state.float()
+            features = padded_features(tokens, mask, model.checkpoint.modules)
+        if model.truncate_dim is not None:
+            features = features[:, : model.truncate_dim]
+        for row, length in enumerate(mask.sum(dim=1).tolist()):
+            found.append(
+                {
+                    "input_ids": batch["input_ids"][row, :length],
+                    "token_embeddings": tokens[row, :length],
+                    "sentence_embedding": features[row],
+                }
+            )
+    return found
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """transformers without its bars and its notes on a pooler that nobody asked for."""
+    logging = transformers.utils.logging
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _report(
+    model: SentenceEncoder,
+    ours: list[dict[str, torch.Tensor]],
+    theirs: list[dict[str, torch.Tensor]],
+) -> ParityReport:
+    same = [
+        torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(ours, theirs, strict=True)
+    ]
+    other = tuple(position for position, equal in enumerate(same) if not equal)
+
+    def rows(items: list[dict[str, torch.Tensor]], key: str) -> torch.Tensor:
+        kept = [item[key].double() for item, equal in zip(items, same, strict=True) if equal]
+        width = items[0][key].shape[-1] if items else 0
+        return torch.cat([row.reshape(-1, width) for row in kept] or [torch.zeros(0, width)])
+
+    share, smallest = _ACCEPTED[model.dtype]
+    problems = []
+    if not ours:
+        problems.append("no texts were given, so nothing was compared")
+    if other:
+        problems.append(f"the tokens of texts {', '.join(map(str, other))} differ")
+    figures: dict[str, float] = {}
+    nan_count = reference_nan_count = 0
+    for name, key in (("token", "token_embeddings"), ("sentence", "sentence_embedding")):
+        a, b = rows(ours, key), rows(theirs, key)
+        nan_count += int((~a.isfinite()).sum())
+        reference_nan_count += int((~b.isfinite()).sum())
+        difference, cosine = _difference(a, b), _cosine(a, b)
+        figures[f"{name}_max_abs_diff"], figures[f"{name}_min_cosine"] = difference, cosine
+        limit = share * max(1.0, float(b.abs().max())) if b.numel() else 0.0
+        # Written so that NaN fails.
+        if not difference <= limit:
+            problems.append(f"{name} embeddings differ by {difference:.2e}, accepted: {limit:.2e}")
+        if not cosine >= smallest:
+            problems.append(f"a {name} embedding has cosine {cosine:.7f}, accepted: {smallest}")
+    if nan_count:
+        problems.append(f"{nan_count} values are NaN or infinite")
+    verdict = (
+        "differs: " + "; ".join(problems)
+        if problems
+        else f"agrees: within {share:g} of transformers float32 and cosine of at least {smallest}"
+    )
+    return ParityReport(
+        model=str(model.checkpoint.folder),
+        texts=len(ours),
+        dtype=str(model.dtype).removeprefix("torch."),
+        backend=model.backend,
+        device=str(model.device),
+        **figures,
+        nan_count=nan_count,
+        reference_nan_count=reference_nan_count,
+        other_tokens=other,
+        passed=not problems,
+        verdict=verdict,
+    )
+
+
+def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest |a - b| of [R, E] float64; NaN where either holds one."""
+    return float((a - b).abs().max()) if a.numel() else 0.0
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The smallest cosine between rows of [R, E] float64."""
+    return float(torch.cosine_similarity(a, b, dim=1).min()) if a.numel() else 1.0
