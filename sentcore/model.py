@@ -29,7 +29,12 @@ class SentenceModel(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = Encoder(config, backend)
-        self.outputs = nn.ModuleList(_MODULES[type(spec)](spec) for spec in outputs)
+        self.outputs = self.build_outputs(outputs)
+
+    @staticmethod
+    def build_outputs(outputs: Sequence[OutputSpec]) -> nn.ModuleList:
+        """The stages behind the encoder, on the CPU in float32."""
+        return nn.ModuleList(_MODULES[type(spec)](spec) for spec in outputs)
 
     def forward(self, batch: PackedBatch, prompt_length: int = 0) -> Features:
         """Features of a packed batch; prompt_length counts the tokens a pooling without prompts leaves out."""

@@ -1,0 +1,144 @@
+"""A model folder, read and checked: everything SentenceEncoder is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from sentcore.checkpoint import files, layout
+from sentcore.checkpoint.families import FAMILIES
+from sentcore.checkpoint.modules import read_modules
+from sentcore.checkpoint.weights import encoder_state
+from sentcore.config import EncoderConfig
+from sentcore.errors import CheckpointError, MissingFileError
+from sentcore.outputs.specs import OutputSpec
+
+SIMILARITY_FNS = ("cosine", "dot", "euclidean", "manhattan")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model folder holds.
+
+    Attributes:
+        folder: where it lies.
+        config: the encoder's architecture; `hf_config` is config.json as it was read.
+        state_dict: the encoder's tensors under our names, float32 on the CPU.
+        modules: the stages behind the encoder, in order.
+        sentence_embedding_dimension: E, what they end in.
+        max_length: tokens a text is cut at.
+        do_lower_case: lower-case the text first, whatever the tokenizer does.
+        prompts, default_prompt_name, similarity_fn_name, truncate_dim: from config_sentence_transformers.json.
+    """
+
+    folder: Path
+    tokenizer_folder: Path
+    config: EncoderConfig
+    hf_config: dict
+    state_dict: dict[str, torch.Tensor] = field(repr=False)
+    modules: tuple[OutputSpec, ...]
+    sentence_embedding_dimension: int
+    max_length: int
+    do_lower_case: bool
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity_fn_name: str | None
+    truncate_dim: int | None
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Reads a folder in sentence-transformers' layout (any of its three generations) or a bare checkpoint.
+
+    Raises:
+        MissingFileError: the folder or a file of it is absent.
+        CheckpointError: a file is damaged, contradicts another, or asks for something not supported.
+        NonFiniteError: a weight is NaN or infinite.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingFileError(f"model folder {folder} does not exist; check the path")
+    transformer = folder
+    if (folder / layout.MODULES).is_file():
+        first = files.read_json(folder / layout.MODULES, list)[:1]
+        if first and isinstance(first[0], dict) and first[0].get("path"):
+            transformer = files.inside(folder, first[0]["path"], f"{folder / layout.MODULES}: path")
+    path = transformer / layout.CONFIG
+    values = files.read_json(path)
+    family = _family(values, path)
+    config = family.config_from_hf(values, path)
+    modules, _, dimension = read_modules(folder, config.hidden_size)
+    max_length, do_lower_case = _text_limits(transformer, config)
+    return Checkpoint(
+        folder=folder,
+        tokenizer_folder=transformer,
+        config=config,
+        hf_config=values,
+        state_dict=encoder_state(transformer, config, family),
+        modules=modules,
+        sentence_embedding_dimension=dimension,
+        max_length=max_length,
+        do_lower_case=do_lower_case,
+        **_sentence_settings(folder),
+    )
+
+
+def _family(values: dict, path: Path):
+    if values.get("quantization_config"):
+        raise CheckpointError(
+            f"{path}: quantization_config is set; accepted: unquantized weights. Use the original checkpoint"
+        )
+    model_type = values.get("model_type")
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{path}: model_type is {model_type!r}; accepted: {', '.join(FAMILIES)}. Another architecture would give wrong "
+            "features, so it is refused"
+        )
+    return FAMILIES[model_type]
+
+
+def _text_limits(folder: Path, config: EncoderConfig) -> tuple[int, bool]:
+    """(max_length, do_lower_case) by sentence-transformers' rule."""
+    max_length, do_lower_case = None, False
+    for name in layout.TRANSFORMER_CONFIGS:
+        path = folder / name
+        if path.is_file():
+            values = files.read_json(path)
+            max_length = files.field(values, "max_seq_length", (int,), None, path)
+            do_lower_case = files.field(values, "do_lower_case", (bool,), False, path)
+            break
+    longest = config.max_position_embeddings
+    path = folder / layout.TOKENIZER_CONFIG
+    if max_length is None and path.is_file():
+        max_length = files.field(files.read_json(path), "model_max_length", (int, float), None, path)
+    if max_length is None:
+        return longest, do_lower_case
+    if max_length < 3:
+        raise CheckpointError(f"{folder}: the maximum length is {max_length}; accepted: at least 3 tokens")
+    return int(min(max_length, longest)), do_lower_case
+
+
+def _sentence_settings(folder: Path) -> dict:
+    path = folder / layout.SENTENCE_CONFIG
+    values = files.read_json(path) if path.is_file() else {}
+    prompts = files.field(values, "prompts", (dict,), {}, path)
+    if not all(isinstance(text, str) for text in prompts.values()):
+        raise CheckpointError(f"{path}: prompts is {prompts!r}; accepted: an object, name -> text")
+    default = files.field(values, "default_prompt_name", (str,), None, path)
+    if default is not None and default not in prompts:
+        raise CheckpointError(f"{path}: default_prompt_name is {default!r}; accepted: one of {sorted(prompts)}")
+    similarity = files.field(values, "similarity_fn_name", (str,), None, path)
+    if similarity is not None and similarity not in SIMILARITY_FNS:
+        raise CheckpointError(
+            f"{path}: similarity_fn_name is {similarity!r}; accepted: {', '.join(SIMILARITY_FNS)}"
+        )
+    truncate_dim = files.field(values, "truncate_dim", (int,), None, path)
+    if truncate_dim is not None and truncate_dim < 1:
+        raise CheckpointError(f"{path}: truncate_dim is {truncate_dim}; accepted: at least 1")
+    return {
+        "prompts": prompts,
+        "default_prompt_name": default,
+        "similarity_fn_name": similarity,
+        "truncate_dim": truncate_dim,
+    }

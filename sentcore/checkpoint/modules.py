@@ -1,0 +1,127 @@
+"""modules.json and what it names: pooling, dense and normalize modules as specs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sentcore.checkpoint import layout
+from sentcore.checkpoint.files import field, inside, read_json
+from sentcore.checkpoint.weights import check_tensor, read_tensors
+from sentcore.errors import CheckpointError
+from sentcore.outputs.specs import POOLING_MODES, DenseSpec, NormalizeSpec, OutputSpec, PoolingSpec
+
+
+def read_modules(folder: Path, hidden_size: int) -> tuple[tuple[OutputSpec, ...], Path, int]:
+    """The stages behind the encoder, the folder of the Transformer itself, and E, the features' width.
+
+    A folder without modules.json is a bare checkpoint: mean pooling.
+
+    Raises:
+        CheckpointError, MissingFileError: by file, entry, value and what is accepted.
+    """
+    path = folder / layout.MODULES
+    if not path.is_file():
+        return (PoolingSpec(),), folder, hidden_size
+    entries = read_json(path, list)
+    kinds = [_kind(entry, path) for entry in entries]
+    if not kinds or kinds[0] != "Transformer" or kinds.count("Transformer") != 1:
+        raise CheckpointError(
+            f"{path} names the modules {kinds}; accepted: one Transformer, first, then Pooling, Dense and Normalize"
+        )
+    if "Pooling" not in kinds or kinds.index("Pooling") != 1 or kinds.count("Pooling") != 1:
+        raise CheckpointError(
+            f"{path} names the modules {kinds}; accepted: one Pooling directly behind the Transformer"
+        )
+    width, specs = hidden_size, []
+    for entry, kind in zip(entries[1:], kinds[1:], strict=True):
+        where = inside(folder, entry.get("path"), f"{path}: path of module {entry.get('idx')}")
+        if kind == "Pooling":
+            spec, width = _pooling(where / layout.CONFIG, hidden_size)
+        elif kind == "Dense":
+            spec, width = _dense(where, width)
+        else:
+            spec = NormalizeSpec()  # its folder may be absent: it has nothing to say
+        specs.append(spec)
+    transformer = inside(folder, entries[0].get("path"), f"{path}: path of module 0")
+    return tuple(specs), transformer, width
+
+
+def _kind(entry: object, path: Path) -> str:
+    if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+        raise CheckpointError(f"{path} holds the entry {entry!r}; accepted: objects with idx, name, path and type")
+    if entry["type"] not in layout.MODULE_KINDS:
+        accepted = ", ".join(layout.LEGACY_MODULE_TYPE.values())
+        raise CheckpointError(
+            f"{path}: type of module {entry.get('idx')} is {entry['type']!r}; accepted: {accepted} (and their later "
+            "names). A module that is left out would give wrong features, so the folder is refused"
+        )
+    return layout.MODULE_KINDS[entry["type"]]
+
+
+def _pooling(path: Path, hidden_size: int) -> tuple[PoolingSpec, int]:
+    values = read_json(path)
+    width = field(
+        values,
+        "embedding_dimension",
+        (int,),
+        field(values, "word_embedding_dimension", (int,), hidden_size, path),
+        path,
+    )
+    if width != hidden_size:
+        raise CheckpointError(
+            f"{path}: embedding dimension is {width}; accepted: {hidden_size}, the encoder's hidden_size"
+        )
+    mode = field(values, "pooling_mode", (str, list), None, path)
+    if mode is not None:
+        modes = tuple([mode] if isinstance(mode, str) else mode)
+    else:
+        unknown = [k for k in values if k.startswith("pooling_mode_") and k not in layout.POOLING_FLAGS]
+        if any(values[name] for name in unknown):
+            raise CheckpointError(f"{path}: {unknown} set; accepted: {', '.join(layout.POOLING_FLAGS)}")
+        modes = tuple(
+            name for flag, name in layout.POOLING_FLAGS.items() if field(values, flag, (bool,), False, path)
+        ) or ("mean",)
+    wrong = [name for name in modes if name not in POOLING_MODES]
+    if wrong or not modes:
+        raise CheckpointError(f"{path}: pooling_mode is {mode!r}; accepted: {', '.join(POOLING_MODES)}")
+    include_prompt = field(values, "include_prompt", (bool,), True, path)
+    return PoolingSpec(modes, include_prompt), width * len(modes)
+
+
+def _dense(folder: Path, width: int) -> tuple[DenseSpec, int]:
+    path = folder / layout.CONFIG
+    values = read_json(path)
+    in_features = field(values, "in_features", (int,), None, path)
+    out_features = field(values, "out_features", (int,), None, path)
+    if in_features != width or not out_features or out_features < 1:
+        raise CheckpointError(
+            f"{path}: in_features is {in_features!r} and out_features {out_features!r}; accepted: {width}, what comes "
+            "before it, and a positive number"
+        )
+    name = field(values, "activation_function", (str,), "torch.nn.modules.activation.Tanh", path)
+    if name not in layout.ACTIVATIONS:
+        raise CheckpointError(
+            f"{path}: activation_function is {name!r}; accepted: {', '.join(layout.ACTIVATIONS)}"
+        )
+    unsupported = [
+        key
+        for key in ("module_input_name", "module_output_name")
+        if values.get(key) not in (None, "sentence_embedding")
+    ]
+    if unsupported:
+        raise CheckpointError(
+            f"{path}: {unsupported[0]} is {values[unsupported[0]]!r}; accepted: 'sentence_embedding'"
+        )
+    tensors, source = read_tensors(folder)
+    wanted = {"linear.weight": (out_features, in_features)}
+    if field(values, "bias", (bool,), True, path):
+        wanted["linear.bias"] = (out_features,)
+    if set(tensors) != set(wanted):
+        raise CheckpointError(f"{source} holds {sorted(tensors)}; accepted: {sorted(wanted)}, as {path} says")
+    for key, shape in wanted.items():
+        check_tensor(tensors[key], shape, f"{source}: {key}")
+    bias = tensors.get("linear.bias")
+    spec = DenseSpec(
+        tensors["linear.weight"].float(), None if bias is None else bias.float(), layout.ACTIVATIONS[name]
+    )
+    return spec, out_features

@@ -1,0 +1,135 @@
+"""Tensors from a model folder, each checked for name, shape and finite values before anything is built from it."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from sentcore.checkpoint import layout
+from sentcore.checkpoint.files import inside, read_json
+from sentcore.config import EncoderConfig
+from sentcore.errors import CheckpointError, MissingFileError, NonFiniteError
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_OTHER_FORMATS = ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "model.onnx", "onnx", "openvino")
+
+
+def read_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
+    """All tensors of the folder under the names they were saved with, and the file they came from.
+
+    Raises:
+        MissingFileError: there are no weights.
+        CheckpointError: they are truncated, damaged, or a pickle that holds more than tensors.
+    """
+    single, index = folder / layout.SAFETENSORS, folder / layout.SAFETENSORS_INDEX
+    if single.is_file():
+        return _safetensors(single), single
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise CheckpointError(f"{index}: weight_map is {weight_map!r}; accepted: an object, tensor name -> file")
+        tensors: dict[str, torch.Tensor] = {}
+        for name in sorted({str(value) for value in weight_map.values()}):
+            shard = inside(folder, name, f"{index}: weight_map")
+            if not shard.is_file():
+                raise MissingFileError(f"{shard} does not exist, but {index} names it; download the folder again")
+            tensors |= _safetensors(shard)
+        return tensors, index
+    pickled = folder / layout.TORCH_WEIGHTS
+    if pickled.is_file():
+        return _torch_file(pickled), pickled
+    others = [name for name in _OTHER_FORMATS if (folder / name).exists()]
+    found = f"only {', '.join(others)}" if others else "none of them"
+    raise MissingFileError(
+        f"{folder} holds no weights sentcore reads (found {found}); accepted: {layout.SAFETENSORS}, "
+        f"{layout.SAFETENSORS_INDEX} with its shards, {layout.TORCH_WEIGHTS}. Download or save the model again"
+    )
+
+
+def encoder_state(
+    folder: Path, config: EncoderConfig, family: ModuleType
+) -> dict[str, torch.Tensor]:
+    """Our state_dict of the encoder, complete, float32.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown or of another shape than config.json says.
+        NonFiniteError: a tensor holds NaN or infinity.
+    """
+    tensors, source = read_tensors(folder)
+    state: dict[str, torch.Tensor] = {}
+    unknown = []
+    for name, tensor in tensors.items():
+        try:
+            ours = family.our_name(name)
+        except KeyError:
+            unknown.append(name)
+            continue
+        if ours is not None:
+            state[ours] = tensor
+    wanted = family.shapes(config)
+    unknown += [family.hf_name(name) for name in state if name not in wanted]
+    missing = [family.hf_name(name) for name in wanted if name not in state]
+    if missing or unknown:
+        raise CheckpointError(
+            f"{source} does not fit config.json:{_listed(' missing', missing)}{_listed(' not known', unknown)}; accepted: "
+            "the tensors of a BERT encoder with the layers config.json names. Check that both files are of one model"
+        )
+    for name, shape in wanted.items():
+        check_tensor(state[name], shape, f"{source}: {family.hf_name(name)}")
+        state[name] = state[name].to(torch.float32)
+    return state
+
+
+def check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], where: str) -> None:
+    """Shape, dtype and finite values of one tensor; `where` names file and tensor."""
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(
+            f"{where} has shape {list(tensor.shape)}; accepted: {list(shape)}, as the config says. Check that both "
+            "files are of one model"
+        )
+    if tensor.dtype not in _FLOATS:
+        raise CheckpointError(
+            f"{where} has dtype {tensor.dtype}; accepted: float32, float16, bfloat16, float64. Quantized weights are not "
+            "supported; use the original checkpoint"
+        )
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise NonFiniteError(
+            f"{where} holds {bad} NaN or infinite values of {tensor.numel()}; accepted: finite weights. The checkpoint is "
+            "damaged or its training diverged; use an earlier one"
+        )
+
+
+def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is no whole safetensors file ({error}); it may be cut off: compare its size and download it again"
+        ) from error
+
+
+def _torch_file(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path} is no whole file of tensors alone ({first}); accepted: a torch file that loads with "
+            "weights_only=True. Save the model as safetensors"
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise CheckpointError(f"{path} holds a {type(tensors).__name__}; accepted: a dict of tensors (a state_dict)")
+    return tensors
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(sorted(names)[:6])
+    return f"{what}: {shown}{f' and {len(names) - 6} more' if len(names) > 6 else ''};"

@@ -1,0 +1,137 @@
+"""What a caller may ask of SentenceEncoder, checked once and by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
+from sentcore.outputs import Pooling, check_precision
+
+if TYPE_CHECKING:
+    from sentcore.checkpoint.load import Checkpoint
+
+DTYPES = {
+    "auto": torch.float32,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or a GPU where torch sees one, or the CPU."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentValueError(
+            f"device is {device!r}; accepted: 'cpu', 'cuda', 'cuda:0', ... or a torch.device"
+        ) from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise BackendError(
+            f"device is {device!r}, but torch {torch.__version__} sees no GPU here; use device='cpu', or install a CUDA "
+            "build of torch and check the driver with nvidia-smi"
+        )
+    return chosen
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The torch dtype the encoder computes in."""
+    name = str(dtype).removeprefix("torch.")
+    if name == "int8":
+        raise ArgumentValueError(
+            "dtype is 'int8'; accepted for now: auto, float32, bfloat16, float16. For int8 output rows use "
+            "encode(precision='int8')"
+        )
+    if name not in DTYPES:
+        raise ArgumentValueError(f"dtype is {dtype!r}; accepted: {', '.join(DTYPES)}")
+    if name == "float16" and device.type == "cpu":
+        raise ArgumentValueError(
+            "dtype is 'float16' on a CPU, where it is slower than float32; accepted there: float32 or bfloat16"
+        )
+    return DTYPES[name]
+
+
+def pick_max_length(max_length: int | None, checkpoint: Checkpoint) -> int:
+    """Tokens a text is cut at: the one asked for, or the folder's."""
+    if max_length is None:
+        return checkpoint.max_length
+    if isinstance(max_length, bool) or not isinstance(max_length, int):
+        raise ArgumentTypeError(
+            f"max_length is {max_length!r} of type {type(max_length).__name__}; accepted: an integer or None"
+        )
+    longest = checkpoint.config.max_position_embeddings
+    if not 3 <= max_length <= longest:
+        raise ArgumentValueError(
+            f"max_length is {max_length}; accepted: 3 to {longest}, the model's position table "
+            "(special tokens count)"
+        )
+    return max_length
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """The options of one call of `encode`, ready for use."""
+
+    prompt: str | None
+    output_value: str | None
+    normalize: bool
+    truncate_dim: int | None
+
+    @classmethod
+    def check(
+        cls, encoder, prompt_name, prompt, output_value, precision, normalize, truncate_dim
+    ) -> EncodeOptions:
+        """Checks them against `encoder`'s prompts and dimension; see SentenceEncoder.encode."""
+        if output_value not in OUTPUT_VALUES:
+            raise ArgumentValueError(
+                f"output_value is {output_value!r}; accepted: 'sentence_embedding', 'token_embeddings' or None"
+            )
+        check_precision(precision)
+        if truncate_dim is None:
+            truncate_dim = encoder.truncate_dim
+        if truncate_dim is not None and (
+            isinstance(truncate_dim, bool) or not isinstance(truncate_dim, int) or truncate_dim < 1
+        ):
+            raise ArgumentValueError(
+                f"truncate_dim is {truncate_dim!r}; accepted: an integer of at least 1, or None"
+            )
+        return cls(_prompt(encoder, prompt_name, prompt), output_value, normalize, truncate_dim)
+
+    def prompt_length(self, encoder) -> int:
+        """Tokens of the prompt that a pooling without prompts leaves out."""
+        leaves_out = any(
+            isinstance(stage, Pooling) and not stage.spec.include_prompt
+            for stage in encoder.model.outputs
+        )
+        return encoder.tokenizer.prompt_length(self.prompt) if leaves_out and self.prompt else 0
+
+    def finish(self, features: torch.Tensor) -> torch.Tensor:
+        """[B, E] -> [B, E'], truncated and then normalized as asked."""
+        if self.truncate_dim is not None:
+            features = features[:, : self.truncate_dim]
+        return F.normalize(features, p=2.0, dim=1) if self.normalize else features
+
+
+def _prompt(encoder, prompt_name: str | None, prompt: str | None) -> str | None:
+    if prompt is not None:
+        if not isinstance(prompt, str):
+            raise ArgumentTypeError(
+                f"prompt is {prompt!r} of type {type(prompt).__name__}; accepted: a text or None"
+            )
+        return prompt
+    name = encoder.default_prompt_name if prompt_name is None else prompt_name
+    if name is None:
+        return None
+    if name not in encoder.prompts:
+        known = ", ".join(repr(key) for key in encoder.prompts) or "none"
+        raise ArgumentValueError(
+            f"prompt_name is {name!r}; accepted: a name in the model's prompts ({known}), or prompt= with the text itself"
+        )
+    return encoder.prompts[name]

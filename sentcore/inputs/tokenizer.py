@@ -1,0 +1,146 @@
+"""Texts to token ids, by the Rust tokenizers library, exactly as transformers and sentence-transformers get them."""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import normalizers
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from sentcore.errors import CheckpointError, MissingFileError
+from sentcore.inputs.shorten import Shortener
+from sentcore.packed import TokenizedTexts
+
+CHUNK = 1024  # texts handed to Rust at once; its results are large until their ids are copied out
+
+
+class Tokenizer:
+    """The tokenizer of a model folder.
+
+    Args:
+        rust: the tokenizers library's object; its own padding and truncation are switched off.
+        max_length: tokens a text is cut at, special tokens included.
+    """
+
+    def __init__(self, rust: RustTokenizer, max_length: int) -> None:
+        rust.no_padding()
+        rust.no_truncation()
+        self._rust = rust
+        self.max_length = max_length
+        self._shortener = Shortener(rust)
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | Path, max_length: int, do_lower_case: bool = False
+    ) -> Tokenizer:
+        """Reads tokenizer.json, or makes BERT's tokenizer from vocab.txt and tokenizer_config.json.
+
+        Raises:
+            MissingFileError: neither is there.
+            CheckpointError: the file is damaged.
+        """
+        folder = Path(folder)
+        path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+        if path.is_file():
+            try:
+                rust = RustTokenizer.from_file(str(path))
+            except Exception as error:  # the Rust library raises nothing narrower
+                raise CheckpointError(
+                    f"{path} is no tokenizer ({error}); download it again"
+                ) from error
+        elif vocabulary.is_file():
+            rust = _bert_tokenizer(vocabulary, folder / "tokenizer_config.json")
+        else:
+            raise MissingFileError(
+                f"{folder} holds no tokenizer; accepted: tokenizer.json, or BERT's vocab.txt. Copy it from the model's "
+                "origin"
+            )
+        if do_lower_case:
+            _lower_case_first(rust)
+        return cls(rust, max_length)
+
+    def encode(self, texts: list[str], max_length: int | None = None) -> TokenizedTexts:
+        """Token ids of B texts with special tokens, each text cut at max_length tokens."""
+        limit = self.max_length if max_length is None else max_length
+        ids, lengths, truncated = [], [], []
+        self._rust.enable_truncation(limit)
+        try:
+            for first in range(0, len(texts), CHUNK):
+                chunk = [self._shortener(text, limit) for text in texts[first : first + CHUNK]]
+                encodings = self._rust.encode_batch_fast(chunk)
+                rows = [encoding.ids for encoding in encodings]
+                lengths.extend(map(len, rows))
+                truncated.extend(
+                    len(row) == limit and bool(encoding.overflowing)
+                    for row, encoding in zip(rows, encodings, strict=True)
+                )
+                ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
+        finally:
+            self._rust.no_truncation()
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return TokenizedTexts(
+            token_ids=np.concatenate(ids) if ids else np.zeros(0, np.int32),
+            offsets=offsets,
+            token_type_ids=None,
+            truncated=np.array(truncated, dtype=np.bool_),
+        )
+
+    def __call__(self, texts: str | list[str], max_length: int | None = None) -> TokenizedTexts:
+        """`encode`, for one text too."""
+        return self.encode([texts] if isinstance(texts, str) else texts, max_length)
+
+    def prompt_length(self, prompt: str) -> int:
+        """Tokens a prompt takes at the start of a text: its own with special tokens, less a closing one."""
+        encoding = self._rust.encode(prompt)
+        closes = bool(encoding.special_tokens_mask) and encoding.special_tokens_mask[-1] == 1
+        return len(encoding.ids) - int(closes and len(encoding.ids) > 1)
+
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
+        """The text of token ids."""
+        return self._rust.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+
+    def tokens(self, token_ids: list[int]) -> list[str]:
+        """The word pieces of token ids."""
+        return [self._rust.id_to_token(int(token_id)) for token_id in token_ids]
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids, added ones included."""
+        return self._rust.get_vocab_size()
+
+
+def _bert_tokenizer(vocabulary: Path, config: Path) -> RustTokenizer:
+    try:
+        settings = json.loads(config.read_bytes()) if config.is_file() else {}
+        lines = vocabulary.read_text(encoding="utf-8").split("\n")
+    except ValueError as error:
+        raise CheckpointError(
+            f"{vocabulary.parent}: vocab.txt or tokenizer_config.json is damaged ({error}); download them again"
+        ) from error
+    if lines and not lines[-1]:
+        lines.pop()
+    tokens = {token.rstrip("\r"): index for index, token in enumerate(lines)}
+    needed = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in tokens]
+    if needed:
+        raise CheckpointError(
+            f"{vocabulary} lacks {', '.join(needed)}; accepted: a BERT vocabulary, one token a line"
+        )
+    return BertWordPieceTokenizer(
+        tokens,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings.get("do_lower_case", True),
+    )._tokenizer
+
+
+def _lower_case_first(rust: RustTokenizer) -> None:
+    normalizer = rust.normalizer
+    if normalizer is not None and getattr(normalizer, "lowercase", False):
+        return
+    parts = [normalizers.Lowercase()] + ([normalizer] if normalizer is not None else [])
+    rust.normalizer = normalizers.Sequence(parts)

@@ -1,0 +1,59 @@
+"""Texts to features: tokenize a window of texts, plan batches by tokens, pack, compute, put the rows back in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+
+from sentcore.errors import ArgumentTypeError, ArgumentValueError
+from sentcore.inputs.packing import pack_batch
+from sentcore.inputs.planning import plan_batches
+from sentcore.packed import PackedBatch, TokenizedTexts
+
+WINDOW = 32_768  # texts tokenized at once; what is held of a corpus beside its results
+BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
+
+
+def default_batch_tokens(device: torch.device) -> int:
+    """Tokens in a batch: on a CPU what stays near its caches, elsewhere what fills the machine."""
+    return BATCH_TOKENS.get(device.type, 16_384)
+
+
+def check_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
+    """The token budget of one batch, or an error that says what is accepted."""
+    if batch_tokens is None:
+        return default_batch_tokens(device)
+    if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int):
+        raise ArgumentTypeError(
+            f"batch_tokens is {batch_tokens!r} of type {type(batch_tokens).__name__}; accepted: an integer, or None for "
+            f"the default of {default_batch_tokens(device)}"
+        )
+    if batch_tokens < 1:
+        raise ArgumentValueError(
+            f"batch_tokens is {batch_tokens}; accepted: at least 1, the tokens computed at once"
+        )
+    return batch_tokens
+
+
+def windows(texts: Iterable[str], size: int = WINDOW) -> Iterator[list[str]]:
+    """Lists of at most `size` consecutive texts."""
+    iterator = iter(texts)
+    while window := list(islice(iterator, size)):
+        yield window
+
+
+def run_batches(
+    tokens: TokenizedTexts,
+    batch_tokens: int,
+    device: torch.device,
+    compute: Callable[[PackedBatch], object],
+) -> Iterator[tuple[np.ndarray, PackedBatch, object]]:
+    """(indices [b] int64 into `tokens`, the batch, what `compute` made of it) for every planned batch."""
+    order, starts = plan_batches(tokens.lengths, batch_tokens)
+    for first, last in zip(starts[:-1], starts[1:], strict=True):
+        indices = order[first:last]
+        batch = pack_batch(tokens, indices, device=device)
+        yield indices, batch, compute(batch)

@@ -1,0 +1,309 @@
+"""SentenceEncoder: the face. A model folder, its tokenizer, the model, and the pipeline behind one object."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from sentcore import _extension
+from sentcore.checkpoint.load import Checkpoint, load_checkpoint
+from sentcore.checkpoint.resolve import resolve
+from sentcore.checkpoint.save import save_checkpoint
+from sentcore.encode_options import EncodeOptions, pick_device, pick_dtype, pick_max_length
+from sentcore.errors import ArgumentValueError
+from sentcore.inputs.texts import check_texts
+from sentcore.inputs.tokenizer import Tokenizer
+from sentcore.model import Features, SentenceModel
+from sentcore.ops.backends import check_backend
+from sentcore.outputs import quantize
+from sentcore.outputs.similarity import check_similarity_fn, similarity, similarity_pairwise
+from sentcore.packed import PackedBatch
+from sentcore.pipeline import check_batch_tokens, progress_bar, run_batches, windows
+
+
+class SentenceEncoder(nn.Module):
+    """Sentences to features, with the weights and the semantics of a sentence-transformers folder.
+
+    Args:
+        model_name_or_path: "minilm" (the default model, extra `[minilm]`), a local folder (sentence-transformers layout or
+            a bare Hugging Face checkpoint), or a hub id.
+        device: "cpu", "cuda", "cuda:1", ...; None takes a GPU where torch sees one.
+        dtype: "auto" (float32), "float32", "bfloat16" or "float16" (GPUs), of weights and activations. LayerNorm,
+            softmax and pooling are computed in float32 always.
+        backend: "auto", "native" (an error where the compiled kernels are absent) or "reference" (plain PyTorch).
+        max_length: tokens a text is cut at; None takes the folder's.
+        batch_invariant: not available yet; True is refused.
+        revision: branch, tag or commit of a hub id.
+        local_files_only: never ask the hub.
+
+    Raises:
+        SentcoreError: one of its kinds, with the file or argument, the value found, what is accepted and the remedy.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str | Path = "minilm",
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        backend: str = "auto",
+        max_length: int | None = None,
+        batch_invariant: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        super().__init__()
+        if batch_invariant:
+            raise ArgumentValueError(
+                "batch_invariant is True; accepted for now: False. No backend guarantees equal bits across batches yet"
+            )
+        chosen_device = pick_device(device)
+        chosen_dtype = pick_dtype(dtype, chosen_device)
+        self.backend = check_backend(backend)
+        if backend == "auto" and _extension.extension() is None:
+            _say_once(f"running in plain PyTorch: {_extension.WHY_ABSENT}")
+        folder = resolve(model_name_or_path, revision=revision, local_files_only=local_files_only)
+        checkpoint = load_checkpoint(folder)
+        self.checkpoint: Checkpoint = checkpoint
+        self._max_length = pick_max_length(max_length, checkpoint)
+        self.tokenizer = Tokenizer.from_folder(
+            checkpoint.tokenizer_folder, max_length=self._max_length, do_lower_case=checkpoint.do_lower_case
+        )
+        self.prompts: dict[str, str] = dict(checkpoint.prompts)
+        self.default_prompt_name: str | None = checkpoint.default_prompt_name
+        self.truncate_dim: int | None = checkpoint.truncate_dim
+        self.similarity_fn_name = check_similarity_fn(checkpoint.similarity_fn_name or "cosine")
+        self.model = _build(checkpoint, backend, chosen_device, chosen_dtype)
+        self.eval()
+
+    # ---- in a training loop ---------------------------------------------------------------------------------------
+
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        """[B, E] sentence features of a packed batch, differentiable in training."""
+        return self.model(batch).sentence_embedding
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.encoder.embeddings.word_embeddings.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the encoder computes in."""
+        return self.model.encoder.embeddings.word_embeddings.weight.dtype
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens a text is cut at, special tokens included."""
+        return self._max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self._max_length = pick_max_length(value, self.checkpoint)
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """E, after truncate_dim."""
+        dimension = self.checkpoint.sentence_embedding_dimension
+        return dimension if self.truncate_dim is None else min(dimension, self.truncate_dim)
+
+    # ---- encode ---------------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        sentences: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: str | None = "sentence_embedding",
+        precision: str = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | torch.device | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> np.ndarray | torch.Tensor | list:
+        """Features of sentences, in their order, as sentence-transformers' `encode` gives them.
+
+        Args:
+            sentences: a text or a sequence of texts.
+            prompt_name: a name in `prompts`; its text is put before every sentence.
+            prompt: the text itself, instead of prompt_name.
+            batch_tokens: tokens computed at once, which bounds memory; None for the device's default.
+            show_progress_bar: None shows one for long work on a terminal.
+            output_value: "sentence_embedding", "token_embeddings", or None for a dict of everything per sentence.
+            precision: "float32", or "int8", "uint8", "binary", "ubinary" (over all rows of this call).
+            convert_to_numpy: a NumPy array; else, without convert_to_tensor, a list of tensors.
+            convert_to_tensor: one tensor on the model's device; wins over convert_to_numpy.
+            device: move the model there first.
+            normalize_embeddings: scale every row to length 1.
+            truncate_dim: keep the first columns (Matryoshka), before normalizing.
+
+        Returns:
+            [B, E] float32 (or `precision`); one row for one text. "token_embeddings": a list of [tokens, H] tensors.
+
+        Raises:
+            ArgumentTypeError, ArgumentValueError: a bad text by its position, a bad option by its name.
+        """
+        texts, single = check_texts(sentences)
+        options = EncodeOptions.check(
+            self, prompt_name, prompt, output_value, precision, normalize_embeddings, truncate_dim
+        )
+        if device is not None:
+            self.to(pick_device(device))
+        budget = check_batch_tokens(batch_tokens, self.device)
+        with progress_bar(len(texts), show_progress_bar) as bar:
+            parts = [
+                self._encode_window(window, options, budget, bar.update) for window in windows(texts)
+            ]
+        if output_value != "sentence_embedding":
+            items = [item for part in parts for item in part]
+            return items[0] if single else items
+        if parts:
+            rows = torch.cat(parts)
+        else:
+            rows = torch.empty((0, 0 if single else self.get_sentence_embedding_dimension()))
+        _report_non_finite(rows)
+        if precision != "float32":
+            rows = torch.from_numpy(quantize(rows.numpy(), precision))
+        if convert_to_tensor:
+            rows = rows.to(self.device)
+        elif convert_to_numpy:
+            rows = rows.numpy()
+        else:
+            rows = list(rows)
+        return rows[0] if single else rows
+
+    def encode_iter(
+        self,
+        sentences: Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        window: int = 8192,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Features of any number of texts in bounded memory.
+
+        Yields:
+            (index [b] int64, rows [b, E] float32) for consecutive blocks of at most `window` texts, in order. A bad
+            text is an error that names its position; the blocks before it have been given.
+        """
+        options = EncodeOptions.check(
+            self, prompt_name, prompt, "sentence_embedding", "float32", normalize_embeddings, truncate_dim
+        )
+        budget = check_batch_tokens(batch_tokens, self.device)
+        first = 0
+        with progress_bar(None, show_progress_bar) as bar:
+            for texts in windows(sentences, window):
+                checked, _ = check_texts(texts, first)
+                rows = self._encode_window(checked, options, budget, bar.update)
+                _report_non_finite(rows, first)
+                yield np.arange(first, first + len(texts), dtype=np.int64), rows.numpy()
+                first += len(texts)
+
+    def _encode_window(self, texts: list[str], options: EncodeOptions, budget: int, advance):
+        if options.prompt:
+            texts = [options.prompt + text for text in texts]
+        tokens = self.tokenizer.encode(texts, max_length=self._max_length)
+        prompt_length = options.prompt_length(self)
+        out: list | torch.Tensor | None = None
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                for indices, batch, features in run_batches(
+                    tokens, budget, self.device, lambda batch: self.model(batch, prompt_length)
+                ):
+                    if options.output_value == "sentence_embedding":
+                        rows = options.finish(features.sentence_embedding).float().cpu()
+                        if out is None:
+                            out = torch.empty((len(texts), rows.shape[1]))
+                        out[torch.from_numpy(indices)] = rows
+                    else:
+                        if out is None:
+                            out = [None] * len(texts)
+                        for index, item in zip(indices, _items(batch, features, options), strict=True):
+                            out[index] = item
+                    advance(len(indices))
+        finally:
+            self.train(training)
+        return out.clone() if isinstance(out, torch.Tensor) else out
+
+    # ---- beside encode --------------------------------------------------------------------------------------------
+
+    def similarity(self, a, b) -> torch.Tensor:
+        """[A, B] float32 by the model's similarity_fn_name; higher is more alike."""
+        return similarity(a, b, self.similarity_fn_name)
+
+    def similarity_pairwise(self, a, b) -> torch.Tensor:
+        """[A] float32, row by row."""
+        return similarity_pairwise(a, b, self.similarity_fn_name)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes a folder that sentence-transformers (2 to 6) and this class read; transformers reads its weights."""
+        save_checkpoint(
+            Path(folder),
+            self.checkpoint,
+            self.model.encoder.state_dict(),
+            list(self.model.outputs),
+            max_length=self._max_length,
+            prompts=self.prompts,
+            default_prompt_name=self.default_prompt_name,
+            similarity_fn_name=self.similarity_fn_name,
+            truncate_dim=self.truncate_dim,
+        )
+
+
+def _build(checkpoint: Checkpoint, backend: str, device: torch.device, dtype: torch.dtype) -> SentenceModel:
+    with torch.device("meta"):  # no time spent on weights that are replaced
+        encoder_only = SentenceModel(checkpoint.config, (), backend)
+    encoder_only.encoder.load_state_dict(checkpoint.state_dict, assign=True)
+    model = SentenceModel.__new__(SentenceModel)
+    nn.Module.__init__(model)
+    model.encoder = encoder_only.encoder.to(device=device, dtype=dtype)
+    model.outputs = SentenceModel.build_outputs(checkpoint.modules).to(device=device)
+    return model
+
+
+def _items(batch: PackedBatch, features: Features, options: EncodeOptions) -> Iterator:
+    """One entry a sentence: its token features [tokens, H], or a dict of everything."""
+    starts = batch.cu_seqlens.tolist()
+    for row, (first, last) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        tokens = features.token_embeddings[first:last].clone()
+        if options.output_value == "token_embeddings":
+            yield tokens
+            continue
+        yield {
+            "input_ids": batch.token_ids[first:last].clone(),
+            "attention_mask": torch.ones_like(batch.token_ids[first:last]),
+            "token_embeddings": tokens,
+            "sentence_embedding": options.finish(features.sentence_embedding[row : row + 1])[0],
+        }
+
+
+def _report_non_finite(rows: torch.Tensor, first: int = 0) -> None:
+    bad = (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist() if rows.numel() else []
+    if bad:
+        shown = ", ".join(str(first + index) for index in bad[:5])
+        warnings.warn(
+            f"{len(bad)} of {len(rows)} features are NaN or infinite (sentences {shown}"
+            f"{', ...' if len(bad) > 5 else ''}); use dtype='float32' for these",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+_said: set[str] = set()
+
+
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        warnings.warn(f"sentcore is {message}", RuntimeWarning, stacklevel=4)
