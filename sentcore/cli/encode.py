@@ -40,23 +40,51 @@ def _count(value: str) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `sentcore encode`."""
     add = parser.add_argument
-    add("text", metavar="TEXT", nargs="*", help="texts; without any, --input or standard input is read")
-    add("--input", metavar="FILE", help="txt (a text a line), jsonl or csv, also .gz; - for standard input, a text a line")
+    add(
+        "text",
+        metavar="TEXT",
+        nargs="*",
+        help="texts; without any, --input or standard input is read",
+    )
+    add(
+        "--input",
+        metavar="FILE",
+        help="txt (a text a line), jsonl or csv, also .gz; - for standard input, a text a line",
+    )
     add("--column", help="field of a jsonl or csv file that holds the text (default: text)")
     add("-m", "--model", default="minilm", help='"minilm" (default), a local folder, or a hub id')
-    add("-o", "--output", metavar="OUT", help=".npy or .jsonl file; default: JSON lines on standard output")
+    add(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help=".npy or .jsonl file; default: JSON lines on standard output",
+    )
     add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
     add("--batch-tokens", type=_count, metavar="N", help="tokens computed at once; bounds memory")
     add("--prompt-name", metavar="NAME", help="a prompt of the model, put before every text")
     add("--prompt", metavar="PROMPT", help="the prompt itself, instead of its name")
     add("--normalize", action="store_true", help="scale every feature to length 1")
     add("--truncate-dim", type=_count, metavar="N", help="keep the first N columns")
-    add("--precision", choices=PRECISIONS, default="float32", help="what the features are written in; int8 and uint8 scale each column over all texts")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="what the features are written in; int8 and uint8 scale each column over all texts",
+    )
     add("--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one")
     add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
-    add("--max-length", type=_count, metavar="N", help="tokens a text is cut at; default: the model's")
+    add(
+        "--max-length",
+        type=_count,
+        metavar="N",
+        help="tokens a text is cut at; default: the model's",
+    )
     add("--local-files-only", action="store_true", help="never ask the hub")
-    add("--quiet", action="store_true", help="no progress bar and no notes; warnings and errors stay")
+    add(
+        "--quiet",
+        action="store_true",
+        help="no progress bar and no notes; warnings and errors stay",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -152,7 +152,9 @@ def _csv(lines: Iterator[tuple[int, str]], name: str, column: str) -> Iterator[s
         except StopIteration:
             break
         except csv.Error as error:
-            raise InputError(f"{where}: not CSV ({error}); quote the fields and try again") from None
+            raise InputError(
+                f"{where}: not CSV ({error}); quote the fields and try again"
+            ) from None
         if not row:
             continue
         if header is None:

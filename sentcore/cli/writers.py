@@ -49,7 +49,7 @@ class NpyWriter:
 
     Args:
         file: seekable, empty.
-        dimension: E of the float32 features.
+        dimension: E of the float32 features, for a file without rows.
         precision: what the rows are in.
     """
 
@@ -62,7 +62,9 @@ class NpyWriter:
 
     def write(self, texts: list[str], rows: np.ndarray) -> None:
         """Appends rows [b, E]; the texts are not stored."""
-        if rows.shape[1] != self._columns:
+        if self._rows == 0:
+            self._columns = rows.shape[1]
+        elif rows.shape[1] != self._columns:
             raise AssertionError(f"{rows.shape[1]} columns after {self._columns}")
         self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
         self._rows += len(rows)

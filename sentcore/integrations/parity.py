@@ -196,9 +196,7 @@ def _report(
     ours: list[dict[str, torch.Tensor]],
     theirs: list[dict[str, torch.Tensor]],
 ) -> ParityReport:
-    same = [
-        torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(ours, theirs, strict=True)
-    ]
+    same = [torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(ours, theirs, strict=True)]
     other = tuple(position for position, equal in enumerate(same) if not equal)
 
     def rows(items: list[dict[str, torch.Tensor]], key: str) -> torch.Tensor:

@@ -1,0 +1,43 @@
+"""`sentcore parity`: the report and the exit status."""
+
+import dataclasses
+import json
+
+import pytest
+
+import sentcore.integrations.parity as integration
+
+
+def test_the_default_model_agrees(sentcore_command):
+    status, out, err = sentcore_command("parity", "minilm", "--json")
+    assert status == 0, out
+    report = json.loads(out)
+    assert report["passed"] is True
+    assert report["sentence_max_abs_diff"] < 2e-6
+    assert err == ""
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_difference_is_1(sentcore_command, monkeypatch, as_json):
+    real = integration.parity
+
+    def different(model):
+        return dataclasses.replace(
+            real(model, ["a"]),
+            passed=False,
+            verdict="differs: a lot",
+            token_min_cosine=float("nan"),
+        )
+
+    monkeypatch.setattr(integration, "parity", different)
+    status, out, _ = sentcore_command("parity", "minilm", *as_json)
+    assert status == 1
+    assert "differs: a lot" in out
+    if as_json:
+        assert json.loads(out)["token_min_cosine"] is None
+
+
+def test_a_missing_folder_is_1(sentcore_command, tmp_path):
+    status, out, err = sentcore_command("parity", tmp_path / "none")
+    assert (status, out) == (1, "")
+    assert "none" in err
