@@ -38,8 +38,8 @@ def quantize(features: np.ndarray, precision: str, ranges: np.ndarray | None = N
         if not len(features):
             return features.astype(precision)
         ranges = np.stack((features.min(axis=0), features.max(axis=0)))
-    starts, steps = ranges[0], (ranges[1] - ranges[0]) / 255
-    with np.errstate(divide="ignore", invalid="ignore"):
-        levels = (features - starts) / steps
-    levels = np.where(steps == 0, 0.0, levels)  # a constant column has one level
+    ranges = ranges.astype(np.float32, copy=False)
+    steps = (ranges[1] - ranges[0]) / 255
+    steps = np.where(steps == 0, 1, steps)  # a constant column has one level
+    levels = np.clip(np.floor((features - ranges[0]) / steps), 0, 255)
     return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
