@@ -9,7 +9,7 @@ import torch
 
 from sentcore.checkpoint import files, layout
 from sentcore.checkpoint.families import FAMILIES
-from sentcore.checkpoint.modules import read_modules
+from sentcore.checkpoint.modules import module_folders, read_modules
 from sentcore.checkpoint.weights import encoder_state
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError, MissingFileError
@@ -59,16 +59,13 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"model folder {folder} does not exist; check the path")
-    transformer = folder
-    if (folder / layout.MODULES).is_file():
-        first = files.read_json(folder / layout.MODULES, list)[:1]
-        if first and isinstance(first[0], dict) and first[0].get("path"):
-            transformer = files.inside(folder, first[0]["path"], f"{folder / layout.MODULES}: path")
+    folders = module_folders(folder)
+    transformer = folders[0][1]
     path = transformer / layout.CONFIG
     values = files.read_json(path)
     family = _family(values, path)
     config = family.config_from_hf(values, path)
-    modules, _, dimension = read_modules(folder, config.hidden_size)
+    modules, dimension = read_modules(folders, config.hidden_size)
     max_length, do_lower_case = _text_limits(transformer, config)
     return Checkpoint(
         folder=folder,

@@ -11,39 +11,47 @@ from sentcore.errors import CheckpointError
 from sentcore.outputs.specs import POOLING_MODES, DenseSpec, NormalizeSpec, OutputSpec, PoolingSpec
 
 
-def read_modules(folder: Path, hidden_size: int) -> tuple[tuple[OutputSpec, ...], Path, int]:
-    """The stages behind the encoder, the folder of the Transformer itself, and E, the features' width.
+def module_folders(folder: Path) -> list[tuple[str, Path]]:
+    """(kind, folder) of every module in order, the Transformer first; a bare checkpoint is its Transformer alone.
 
-    A folder without modules.json is a bare checkpoint: mean pooling.
+    Raises:
+        CheckpointError: modules.json is damaged, names a foreign class or a path outside, or an order without meaning.
+    """
+    path = folder / layout.MODULES
+    if not path.is_file():
+        return [("Transformer", folder)]
+    entries = read_json(path, list)
+    kinds = [_kind(entry, path) for entry in entries]
+    if kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:]):
+        raise CheckpointError(
+            f"{path} names the modules {kinds}; accepted: Transformer, Pooling, then any of Dense and Normalize"
+        )
+    return [
+        (kind, inside(folder, entry.get("path"), f"{path}: path of module {entry.get('idx')}"))
+        for kind, entry in zip(kinds, entries, strict=True)
+    ]
+
+
+def read_modules(
+    folders: list[tuple[str, Path]], hidden_size: int
+) -> tuple[tuple[OutputSpec, ...], int]:
+    """The stages behind the encoder, and E, the width they end in; mean pooling for a bare checkpoint.
 
     Raises:
         CheckpointError, MissingFileError: by file, entry, value and what is accepted.
     """
-    path = folder / layout.MODULES
-    if not path.is_file():
-        return (PoolingSpec(),), folder, hidden_size
-    entries = read_json(path, list)
-    kinds = [_kind(entry, path) for entry in entries]
-    if not kinds or kinds[0] != "Transformer" or kinds.count("Transformer") != 1:
-        raise CheckpointError(
-            f"{path} names the modules {kinds}; accepted: one Transformer, first, then Pooling, Dense and Normalize"
-        )
-    if "Pooling" not in kinds or kinds.index("Pooling") != 1 or kinds.count("Pooling") != 1:
-        raise CheckpointError(
-            f"{path} names the modules {kinds}; accepted: one Pooling directly behind the Transformer"
-        )
+    if len(folders) == 1:
+        return (PoolingSpec(),), hidden_size
     width, specs = hidden_size, []
-    for entry, kind in zip(entries[1:], kinds[1:], strict=True):
-        where = inside(folder, entry.get("path"), f"{path}: path of module {entry.get('idx')}")
+    for kind, folder in folders[1:]:
         if kind == "Pooling":
-            spec, width = _pooling(where / layout.CONFIG, hidden_size)
+            spec, width = _pooling(folder / layout.CONFIG, hidden_size)
         elif kind == "Dense":
-            spec, width = _dense(where, width)
+            spec, width = _dense(folder, width)
         else:
             spec = NormalizeSpec()  # its folder may be absent: it has nothing to say
         specs.append(spec)
-    transformer = inside(folder, entries[0].get("path"), f"{path}: path of module 0")
-    return tuple(specs), transformer, width
+    return tuple(specs), width
 
 
 def _kind(entry: object, path: Path) -> str:

