@@ -117,18 +117,20 @@ def test_no_texts_give_an_empty_array_and_a_note(tiny, sentcore_command, tmp_pat
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", ["npy", "jsonl"])
 def test_precision_is_over_all_rows(tiny, sentcore_command, tmp_path, precision, kind):
-    (tmp_path / "in.txt").write_text("\n".join(TEXTS))
+    # Shortest and longest lie in the second of three blocks.
+    texts = ["bb", "ccc", "dddd", "", "x" * 50, "e", "f"]
+    (tmp_path / "in.txt").write_text("\n".join(texts))
     output = tmp_path / f"out.{kind}"
     status, _, _ = sentcore_command(
         "encode", "--input", tmp_path / "in.txt", "-o", output, "--precision", precision
     )
     assert status == 0
-    wanted = quantize(expected(tiny), precision)
+    wanted = quantize(expected(tiny, texts), precision)
     if kind == "npy":
         found = np.load(output)
     else:
         rows = rows_of(output.read_text(encoding="utf-8"))
-        assert [row["text"] for row in rows] == TEXTS
+        assert [row["text"] for row in rows] == texts
         found = np.array([row["embedding"] for row in rows], dtype=wanted.dtype)
     assert found.dtype == wanted.dtype
     np.testing.assert_array_equal(found, wanted)

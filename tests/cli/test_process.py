@@ -41,6 +41,17 @@ def test_a_reader_that_goes_away_is_no_complaint(tmp_path):
     assert process.returncode == 141
 
 
+def test_a_reader_that_is_gone_before_the_last_flush_is_no_complaint():
+    # Buffered, so that something is left to flush when Python exits.
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
+        [*COMMAND, "info", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
 def test_ctrl_c_while_reading():
     with subprocess.Popen(
