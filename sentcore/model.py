@@ -10,7 +10,15 @@ from torch import nn
 
 from sentcore.config import EncoderConfig
 from sentcore.layers import Encoder
-from sentcore.outputs import Dense, DenseSpec, Normalize, NormalizeSpec, OutputSpec, Pooling, PoolingSpec
+from sentcore.outputs import (
+    Dense,
+    DenseSpec,
+    Normalize,
+    NormalizeSpec,
+    OutputSpec,
+    Pooling,
+    PoolingSpec,
+)
 from sentcore.packed import PackedBatch
 
 

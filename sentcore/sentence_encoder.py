@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -275,7 +276,7 @@ def _build(checkpoint: Checkpoint, backend: str, device: torch.device, dtype: to
 def _items(batch: PackedBatch, features: Features, options: EncodeOptions) -> Iterator:
     """One entry a sentence: its token features [tokens, H], or a dict of everything."""
     starts = batch.cu_seqlens.tolist()
-    for row, (first, last) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for row, (first, last) in enumerate(pairwise(starts)):
         tokens = features.token_embeddings[first:last].clone()
         if options.output_value == "token_embeddings":
             yield tokens

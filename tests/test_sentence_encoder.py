@@ -135,7 +135,7 @@ def test_what_comes_back(minilm):
     listed = minilm.encode(["one", "two"], convert_to_numpy=False)
     assert isinstance(listed, list) and isinstance(listed[0], torch.Tensor)
     assert minilm.encode([]).shape == (0, 384)
-    assert minilm.encode((text for text in ("a", "b"))).shape == (2, 384)
+    assert minilm.encode(text for text in ("a", "b")).shape == (2, 384)
     assert minilm.encode(np.array(["a", "b"])).shape == (2, 384)
     before = minilm.training
     minilm.encode("x")

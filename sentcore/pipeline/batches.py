@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def run_batches(
 ) -> Iterator[tuple[np.ndarray, PackedBatch, object]]:
     """(indices [b] int64 into `tokens`, the batch, what `compute` made of it) for every planned batch."""
     order, starts = plan_batches(tokens.lengths, batch_tokens)
-    for first, last in zip(starts[:-1], starts[1:], strict=True):
+    for first, last in pairwise(starts):
         indices = order[first:last]
         batch = pack_batch(tokens, indices, device=device)
         yield indices, batch, compute(batch)

@@ -250,10 +250,10 @@ def test_a_pickle_is_never_run(folder, tmp_path):
 
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Evil()}))
-    with pytest.raises(CheckpointError, match="weights_only=True"):
+    with pytest.raises(CheckpointError, match=r"weights_only=True"):
         load_checkpoint(folder)
     torch.save({"a": Evil()}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="weights_only=True"):
+    with pytest.raises(CheckpointError, match=r"weights_only=True"):
         load_checkpoint(folder)
     assert not (tmp_path / "was_run").exists()
 

@@ -145,7 +145,7 @@ def test_empty_batch():
 
 def test_wrong_arguments_are_named():
     qkv, cu = torch.ones(5, 3, 2, 4), offsets([2, 3])
-    with pytest.raises(ArgumentTypeError, match="cu_seqlens is of torch.int64"):
+    with pytest.raises(ArgumentTypeError, match=r"cu_seqlens is of torch.int64"):
         ops.varlen_attention(qkv, cu.long(), 3)
     with pytest.raises(ArgumentValueError, match=r"qkv has shape \[5, 2, 4\]"):
         ops.varlen_attention(qkv[:, 0], cu, 3)

@@ -8,6 +8,8 @@ Sentences of equal length are computed together, so nothing is padded and a batc
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 
@@ -180,7 +182,7 @@ def _take(tensor: torch.Tensor, place: slice | torch.Tensor, n: int) -> torch.Te
 def _put(parts: list[torch.Tensor], places: list, like: torch.Tensor) -> torch.Tensor:
     """The groups' rows back at their places in a tensor of `like`'s shape and dtype."""
     in_order = all(isinstance(place, slice) for place in places) and all(
-        a.stop == b.start for a, b in zip(places, places[1:], strict=False)
+        a.stop == b.start for a, b in pairwise(places)
     )
     if in_order and parts and sum(part.shape[0] for part in parts) == like.shape[0]:
         return torch.cat(parts)
