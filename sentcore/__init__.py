@@ -1,14 +1,34 @@
 """Sentence features from BERT-family encoders, computed on packed batches."""
 
-from sentcore import ops
-from sentcore._extension import build_info
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from sentcore._version import __version__
-from sentcore.config import EncoderConfig
-from sentcore.errors import SentcoreError
-from sentcore.integrations.parity import ParityReport, parity
-from sentcore.layers import Encoder
-from sentcore.packed import PackedBatch
-from sentcore.sentence_encoder import SentenceEncoder
+
+if TYPE_CHECKING:
+    from sentcore import ops
+    from sentcore._extension import build_info
+    from sentcore.config import EncoderConfig
+    from sentcore.errors import SentcoreError
+    from sentcore.integrations.parity import ParityReport, parity
+    from sentcore.layers import Encoder
+    from sentcore.packed import PackedBatch
+    from sentcore.sentence_encoder import SentenceEncoder
+
+# Name -> where it lives. Looked up at first use (PEP 562): importing torch takes seconds, which `sentcore --help` need
+# not pay.
+_HOMES = {
+    "Encoder": "sentcore.layers",
+    "EncoderConfig": "sentcore.config",
+    "PackedBatch": "sentcore.packed",
+    "ParityReport": "sentcore.integrations.parity",
+    "SentcoreError": "sentcore.errors",
+    "SentenceEncoder": "sentcore.sentence_encoder",
+    "build_info": "sentcore._extension",
+    "parity": "sentcore.integrations.parity",
+}
 
 __all__ = [
     "Encoder",
@@ -22,3 +42,15 @@ __all__ = [
     "ops",
     "parity",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "ops":
+        return importlib.import_module("sentcore.ops")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sentcore' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -54,7 +54,8 @@ def add_layer_norm_forward(
         return_total=True,
     )
     wide = total.to(_accumulate(x))
-    variance, mean = torch.var_mean(wide, dim=1, correction=0)
+    mean = wide.mean(dim=1)
+    variance = (wide - mean[:, None]).square().mean(dim=1)
     return out, total, mean, torch.rsqrt(variance + eps)
 
 

@@ -40,9 +40,9 @@ def bias_gelu_layer_norm_backward(
     cumulative = 0.5 * (1.0 + torch.erf(total / math.sqrt(2.0)))
     density = torch.exp(-0.5 * total**2) / math.sqrt(2.0 * math.pi)
     activated = total * cumulative
-    variance, mean = torch.var_mean(activated, dim=1, correction=0, keepdim=True)
-    rstd = torch.rsqrt(variance + eps)
-    normalized = (activated - mean) * rstd
+    centered = activated - activated.mean(dim=1, keepdim=True)
+    rstd = torch.rsqrt(centered.square().mean(dim=1, keepdim=True) + eps)
+    normalized = centered * rstd
     grad = grad_out.to(wide)
     scaled = grad * weight.to(wide)
     grad_activated = rstd * (
