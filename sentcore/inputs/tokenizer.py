@@ -67,11 +67,12 @@ class Tokenizer:
         """Token ids of B texts with special tokens, each text cut at max_length tokens."""
         limit = self.max_length if max_length is None else max_length
         ids, lengths, truncated = [], [], []
+        # Before truncation is on: the shortener counts the tokens of whole prefixes.
+        texts = [self._shortener(text, limit) for text in texts]
         self._rust.enable_truncation(limit)
         try:
             for first in range(0, len(texts), CHUNK):
-                chunk = [self._shortener(text, limit) for text in texts[first : first + CHUNK]]
-                encodings = self._rust.encode_batch_fast(chunk)
+                encodings = self._rust.encode_batch_fast(texts[first : first + CHUNK])
                 rows = [encoding.ids for encoding in encodings]
                 lengths.extend(map(len, rows))
                 truncated.extend(
