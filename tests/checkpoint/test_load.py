@@ -233,13 +233,13 @@ def test_weights_that_are_no_numbers_are_named(folder, value):
         return tensors
 
     resave(folder, spoil)
-    with pytest.raises(NonFiniteError, match="encoder.layer.1.output.dense.weight holds 3 NaN or infinite"):
+    with pytest.raises(NonFiniteError, match=r"encoder.layer.1.output.dense.weight holds 3 NaN or infinite"):
         load_checkpoint(folder)
 
 
 def test_integer_weights_are_refused(folder):
     resave(folder, lambda t: t | {"embeddings.LayerNorm.bias": torch.zeros(32, dtype=torch.int8)})
-    with pytest.raises(CheckpointError, match="dtype torch.int8"):
+    with pytest.raises(CheckpointError, match=r"dtype torch.int8"):
         load_checkpoint(folder)
 
 
