@@ -1,0 +1,46 @@
+// The one way to launch a kernel and the two ways to get shared memory; the emulation has its own of each.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+// SENTCORE_SHARED(float, partial, [32]);   static shared memory, aligned to 16 bytes
+#define SENTCORE_SHARED(type, name, extents) __shared__ __align__(16) type name extents
+
+// SENTCORE_DYNAMIC_SHARED(float, rows);    float* rows, the bytes given to launch(); aligned to 128 bytes
+#define SENTCORE_DYNAMIC_SHARED(type, name)                                 \
+  extern __shared__ __align__(128) unsigned char sentcore_dynamic_shared[]; \
+  type* name = reinterpret_cast<type*>(sentcore_dynamic_shared)
+
+namespace sentcore {
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  std::size_t shared_bytes = 0;
+};
+
+template <typename T>
+struct Given {
+  using type = T;
+};
+
+#ifdef __CUDACC__
+// Starts kernel(args...) on `stream` and returns what CUDA said of the launch. An empty grid is no work and no error.
+template <typename... Params>
+cudaError_t launch(void (*kernel)(Params...), const LaunchShape& shape, cudaStream_t stream,
+                   typename Given<Params>::type... args) {
+  if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return cudaSuccess;
+  constexpr std::size_t free_shared_bytes = 48 * 1024;  // more has to be asked for
+  if (shape.shared_bytes > free_shared_bytes) {
+    const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                    static_cast<int>(shape.shared_bytes));
+    if (status != cudaSuccess) return status;
+  }
+  kernel<<<shape.grid, shape.block, shape.shared_bytes, stream>>>(args...);
+  return cudaGetLastError();
+}
+#endif
+
+}  // namespace sentcore

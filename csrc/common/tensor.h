@@ -1,0 +1,59 @@
+// torch's stable ABI as the op rooms use it: one name for a tensor, outputs, and the element type of kernels.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "common/portable.h"
+
+namespace sentcore {
+
+using Tensor = torch::stable::Tensor;
+using torch::headeronly::ScalarType;
+
+// float32, float64, bfloat16 or float16 only: check_dtype comes before.
+inline Dtype dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return Dtype::float32;
+    case ScalarType::Double:
+      return Dtype::float64;
+    case ScalarType::BFloat16:
+      return Dtype::bfloat16;
+    case ScalarType::Half:
+      return Dtype::float16;
+    default:
+      STD_TORCH_CHECK(false, "no kernel element type for this tensor; this is a bug in sentcore");
+  }
+}
+
+// A new floating-point tensor on `like`'s device, not initialized: the kernel writes every element. In the emulation it
+// is full of NaN, so that an element no thread wrote is seen.
+inline Tensor new_output(const Tensor& like, std::initializer_list<std::int64_t> sizes, ScalarType dtype) {
+  Tensor output = torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, dtype);
+#ifdef SENTCORE_EMULATE
+  torch::stable::fill_(output, std::numeric_limits<double>::quiet_NaN());
+#endif
+  return output;
+}
+
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor) {
+  if (!tensor) return std::nullopt;
+  return as_contiguous(*tensor);
+}
+
+// The data of a tensor, or null where the tensor is absent.
+inline const void* data_of(const std::optional<Tensor>& tensor) { return tensor ? tensor->const_data_ptr() : nullptr; }
+
+}  // namespace sentcore

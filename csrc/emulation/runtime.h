@@ -1,0 +1,71 @@
+// The emulated GPU. One fiber per CUDA thread; the blocks of a launch run one after the other, in a shuffled order.
+//
+// A fiber runs until it meets others (barrier, shuffle, vote, matrix instruction) or touches an atomic; then another one is
+// chosen, in an order that the seed decides (environment variable SENTCORE_EMULATION_SEED, read at every launch). Three ways
+// of choosing take turns from block to block: any thread, whole warps running ahead, single threads running ahead. With shared
+// memory poisoned at the start of each block, a missing barrier shows as a wrong result under some seed.
+//
+// Stricter than a GPU: every thread of a block must reach the same barrier, at the same place in the source, and every
+// lane of a mask must reach the same warp instruction; anything else is an error that says who waits where.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "emulation/types.h"
+
+namespace sentcore::emulation {
+
+constexpr int kWarpSize = 32;
+constexpr unsigned char kPoison = 0xff;  // repeated, a NaN in every floating-point type
+
+struct Place {
+  const char* what;
+  const char* file;
+  int line;
+};
+
+struct PendingCopies;
+
+// What a CUDA thread can see of itself.
+struct ThreadView {
+  uint3 index;
+  int linear;  // index in the block
+  int lane;
+  int warp;
+  PendingCopies* copies;  // its cp.async groups
+};
+
+extern ThreadView* current;
+extern uint3 block_index;
+extern dim3 block_dim;
+extern dim3 grid_dim;
+
+// Runs body(context) once for every thread of the grid. Throws std::runtime_error on a deadlock or on misuse.
+void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*), void* context);
+
+// A barrier of the whole block.
+void meet_block(Place place);
+
+// The lanes in `mask` meet; the last one to arrive calls exchange(in, out, mask), with in[lane] and out[lane] being what
+// each lane passed (null for lanes outside the mask), before any of them goes on.
+using Exchange = void (*)(const void* const* in, void* const* out, unsigned mask);
+void meet_warp(Place place, unsigned mask, const void* in, void* out, Exchange exchange);
+
+// Lets another thread go first, perhaps.
+void pause();
+
+// Memory of the block, poisoned at its start: one object per key, and the dynamic one.
+void* shared_object(const void* key, std::size_t bytes);
+void* dynamic_shared();
+bool is_shared(const void* p, std::size_t bytes);
+
+// Ends the launch with an error that names the thread and the place.
+[[noreturn]] void fail(Place place, const char* message);
+
+}  // namespace sentcore::emulation
+
+#define threadIdx (::sentcore::emulation::current->index)
+#define blockIdx (::sentcore::emulation::block_index)
+#define blockDim (::sentcore::emulation::block_dim)
+#define gridDim (::sentcore::emulation::grid_dim)
