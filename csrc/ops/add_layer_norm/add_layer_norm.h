@@ -15,7 +15,8 @@
 
 namespace sentcore {
 
-// Nothing is accumulated into; total, mean and rstd are written only when all three are there, for the backward.
+// total is rounded to dtype before it is normalized: the backward sees no other one, and out is the same with and without
+// saving. Nothing is accumulated into; total, mean and rstd are written only when all three are there, for the backward.
 struct AddLayerNormForward {
   std::int64_t rows;         // T
   std::int64_t hidden;       // H
@@ -30,8 +31,8 @@ struct AddLayerNormForward {
   const void* x_bias;        // [H] weight_dtype, or null
   const std::int64_t* seed;  // [2] int64 (seed, offset), or null; read on the device
   void* out;                 // [T, H] dtype
-  void* total;               // [T, H] dtype, or null: rounded to dtype
-  void* mean;                // [T] stat, or null: of the total before rounding, over H
+  void* total;               // [T, H] dtype, or null
+  void* mean;                // [T] stat, or null: over H, of total as rounded to dtype
   void* rstd;                // [T] stat, or null: 1 / sqrt(biased variance + eps)
 };
 

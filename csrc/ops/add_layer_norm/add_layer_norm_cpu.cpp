@@ -92,6 +92,15 @@ struct ForwardRows {
         const T* residual = static_cast<const T*>(args.residual) + r * hidden;
         for (std::int64_t j = 0; j < hidden; ++j) total[j] += widen(residual[j]);
       }
+      // The backward reads total as it was saved, so the statistics are of the same rounded values: in a row of nearly
+      // equal elements rstd is huge, and a difference in rounding alone would become a gradient.
+      if (sizeof(T) < sizeof(A)) {
+        for (std::int64_t j = 0; j < hidden; ++j) {
+          T rounded;
+          narrow(total[j], rounded);
+          total[j] = widen(rounded);
+        }
+      }
       const A mean = cpu::sum_over<A>(hidden, [&](std::int64_t j) { return total[j]; }) / static_cast<A>(hidden);
       const A squares =
           cpu::sum_over<A>(hidden, [&](std::int64_t j) { return (total[j] - mean) * (total[j] - mean); });

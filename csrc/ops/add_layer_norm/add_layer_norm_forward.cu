@@ -12,10 +12,10 @@
 namespace sentcore {
 namespace {
 
-constexpr int kRowsPerBlock = 4;                 // warp kernel: one warp a row
-constexpr int kBlockThreads = 256;               // block kernel
+constexpr int kRowsPerBlock = 4;                   // warp kernel: one warp a row
+constexpr int kBlockThreads = 256;                 // block kernel
 constexpr std::size_t kMaxCachedBytes = 48 << 10;  // block kernel: rows up to this stay in shared memory, as float
-constexpr std::int64_t kMaxBlocks = 1 << 20;     // block kernel: above it, a block takes several rows
+constexpr std::int64_t kMaxBlocks = 2048;          // block kernel: with more rows, a block takes several
 
 // What the kernels need of the arguments beyond their pointers; the kernels get it ready-made.
 struct Scales {
@@ -63,6 +63,10 @@ __device__ __forceinline__ void add(const AddLayerNormForward& args, const Scale
 #pragma unroll
     for (int i = 0; i < N; ++i) total[i] += residual[i];
   }
+  // The backward reads total as it was saved, so the statistics are of the same rounded values: in a row of nearly equal
+  // elements rstd is huge, and a difference in rounding alone would become a gradient.
+#pragma unroll
+  for (int i = 0; i < N; ++i) total[i] = to_float(from_float<T>(total[i]));
 }
 
 __device__ __forceinline__ Dropout dropout_of(const AddLayerNormForward& args, const Scales& scales) {
