@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-COMMAND = [sys.executable, "-c", "import sys; from sentcore.cli import main; sys.exit(main())"]
+# Without the working directory on the path: the installed package, not a checkout that happens to be the working directory.
+COMMAND = [sys.executable, "-c", "import sys; sys.path[:] = [p for p in sys.path if p]; from sentcore.cli import main; sys.exit(main())"]
 
 
 def run(*argv, **options):
