@@ -109,6 +109,11 @@ std::string text(const Place& place) {
   return std::string(place.what) + " (" + (name ? name + 1 : place.file) + ":" + std::to_string(place.line) + ")";
 }
 
+bool same(const Place& a, const Place& b) {
+  return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0) &&
+         (a.what == b.what || std::strcmp(a.what, b.what) == 0);
+}
+
 std::string block_text() {
   std::ostringstream s;
   s << "block (" << block_index.x << ", " << block_index.y << ", " << block_index.z << ")";
@@ -234,7 +239,7 @@ void meet_block(Place place) {
   if (++r.waiting == r.count) {
     for (int i = 0; i < r.count; ++i) {
       const Place& other = r.threads[i]->place;
-      if (other.line != place.line || std::strcmp(other.file, place.file) != 0) {
+      if (!same(other, place)) {
         fail(place, ("a thread of the block waits at another barrier, " + text(other)).c_str());
       }
     }
@@ -263,7 +268,7 @@ void meet_warp(Place place, unsigned mask, const void* in, void* out, Exchange e
     const Thread& other = *r.threads[first + lane];
     if (other.state != State::at_warp || other.mask != mask) {
       complete = false;
-    } else if (other.place.line != place.line || std::strcmp(other.place.file, place.file) != 0) {
+    } else if (!same(other.place, place)) {
       fail(place, ("a lane of the mask waits elsewhere, at " + text(other.place)).c_str());
     }
     all_in[lane] = other.in;

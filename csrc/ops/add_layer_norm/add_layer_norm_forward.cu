@@ -15,7 +15,8 @@ namespace {
 constexpr int kRowsPerBlock = 4;                   // warp kernel: one warp a row
 constexpr int kBlockThreads = 256;                 // block kernel
 constexpr std::size_t kMaxCachedBytes = 48 << 10;  // block kernel: rows up to this stay in shared memory, as float
-constexpr std::int64_t kMaxBlocks = 2048;          // block kernel: with more rows, a block takes several
+// Block kernel: eight blocks on each of 132 multiprocessors; with more rows, a block takes several.
+constexpr std::int64_t kMaxBlocks = 1056;
 
 // What the kernels need of the arguments beyond their pointers; the kernels get it ready-made.
 struct Scales {
