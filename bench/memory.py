@@ -8,7 +8,22 @@ import subprocess
 import sys
 
 LIMIT = 1.2
-WORDS = ["storage", "engine", "of", "a", "database", "with", "transactions", "and", "an", "index", "over", "documents", "in", "memory"]
+WORDS = [
+    "storage",
+    "engine",
+    "of",
+    "a",
+    "database",
+    "with",
+    "transactions",
+    "and",
+    "an",
+    "index",
+    "over",
+    "documents",
+    "in",
+    "memory",
+]
 
 
 def run(long_line: bool, backend: str) -> None:

@@ -47,13 +47,9 @@ def parallel_jobs() -> int:
         value = os.environ.get(variable, "").strip()
         if value:
             if not value.isdigit() or int(value) < 1:
-                raise BuildError(
-                    f"{variable} is {value!r}; accepted is a whole number of at least 1"
-                )
+                raise BuildError(f"{variable} is {value!r}; accepted is a whole number of at least 1")
             return int(value)
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError):

@@ -37,18 +37,14 @@ class Plan:
             "none": "building no kernels, every op runs in plain PyTorch",
         }[self.kind]
         if self.nvcc and self.selection:
-            what += (
-                f" (nvcc {self.nvcc.release} at {self.nvcc.path}: {' '.join(self.selection.names)})"
-            )
+            what += f" (nvcc {self.nvcc.release} at {self.nvcc.path}: {' '.join(self.selection.names)})"
         return f"sentcore: {what}" + (f": {self.why_not_more}" if self.why_not_more else "")
 
 
 def requested_mode() -> str:
     mode = os.environ.get("SENTCORE_BUILD", "").strip() or "auto"
     if mode not in MODES:
-        raise BuildError(
-            f"SENTCORE_BUILD is {mode!r}; accepted are {', '.join(MODES)} (default auto)"
-        )
+        raise BuildError(f"SENTCORE_BUILD is {mode!r}; accepted are {', '.join(MODES)} (default auto)")
     return mode
 
 

@@ -20,9 +20,7 @@ CUDA_REMEDY = (
     "install the CUDA toolkit (12.9 or newer has all targets) and put its nvcc on PATH, "
     "or point CUDACXX or CUDA_HOME at it"
 )
-COMPILER_REMEDY = (
-    "install g++ 11 or newer (Debian, Ubuntu: apt-get install g++) or point CXX at a C++20 compiler"
-)
+COMPILER_REMEDY = "install g++ 11 or newer (Debian, Ubuntu: apt-get install g++) or point CXX at a C++20 compiler"
 
 _CXX_TRIAL = """
 #include <concepts>
@@ -90,9 +88,7 @@ def find_nvcc(host_compiler: str) -> Nvcc:
     path = _nvcc_path()
     try:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
-        codes = subprocess.run(
-            [path, "--list-gpu-code"], capture_output=True, text=True, timeout=60
-        )
+        codes = subprocess.run([path, "--list-gpu-code"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unusable(f"{path} does not run ({error}); {CUDA_REMEDY}") from None
     release = re.search(r"release (\d+)\.(\d+)", said.stdout)
@@ -101,8 +97,7 @@ def find_nvcc(host_compiler: str) -> Nvcc:
     version = (int(release[1]), int(release[2]))
     if version < OLDEST_NVCC:
         raise Unusable(
-            f"{path} is release {release[1]}.{release[2]}, "
-            f"older than {OLDEST_NVCC[0]}.{OLDEST_NVCC[1]}; {CUDA_REMEDY}"
+            f"{path} is release {release[1]}.{release[2]}, older than {OLDEST_NVCC[0]}.{OLDEST_NVCC[1]}; {CUDA_REMEDY}"
         )
     nvcc = Nvcc(path, version, frozenset(re.findall(r"sm_(\d+)", codes.stdout)))
     flags = [
@@ -140,9 +135,7 @@ def _nvcc_path() -> str:
     for root in CUDA_ROOTS:
         if path := shutil.which("nvcc", path=str(Path(root) / "bin")):
             return path
-    looked = ", ".join(
-        ("CUDACXX", "CUDA_HOME", "CUDA_PATH", "PATH", *(f"{r}/bin" for r in CUDA_ROOTS))
-    )
+    looked = ", ".join(("CUDACXX", "CUDA_HOME", "CUDA_PATH", "PATH", *(f"{r}/bin" for r in CUDA_ROOTS)))
     raise Unusable(f"no nvcc was found ({looked}); {CUDA_REMEDY}")
 
 
@@ -154,9 +147,7 @@ def _try(command: list[str], source: str, suffix: str) -> str | None:
         if "-fsyntax-only" not in command:
             command = [*command, "-o", str(Path(folder) / "trial.out")]
         try:
-            done = subprocess.run(
-                [*command, str(file)], capture_output=True, text=True, timeout=300
-            )
+            done = subprocess.run([*command, str(file)], capture_output=True, text=True, timeout=300)
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
     return _first_line(done) if done.returncode else None

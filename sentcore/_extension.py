@@ -29,7 +29,9 @@ OPS = (
 NATIVE = "native kernel"
 PLAIN = "plain PyTorch"
 OLDEST_TORCH = (2, 11)
-BUILD_REMEDY = "run 'pip install --no-deps .' in sentcore's source folder, where a C++ compiler (and nvcc, for CUDA) is found"
+BUILD_REMEDY = (
+    "run 'pip install --no-deps .' in sentcore's source folder, where a C++ compiler (and nvcc, for CUDA) is found"
+)
 
 _FOLDER = Path(__file__).parent
 
@@ -60,11 +62,7 @@ def _load(
         if others:
             return None, f"the extension was built for another Python ({others[0]}); {BUILD_REMEDY}"
         why = _build_record(folder).get("why_not_more")
-        said = (
-            f"sentcore was installed without it: {why}"
-            if why
-            else "this copy of sentcore was never installed"
-        )
+        said = f"sentcore was installed without it: {why}" if why else "this copy of sentcore was never installed"
         return None, f"the extension is not built ({said}); {BUILD_REMEDY}"
     if _numbers(torch_version) < OLDEST_TORCH:
         oldest = ".".join(map(str, OLDEST_TORCH))
@@ -145,11 +143,7 @@ def why_not_covered(
     return (
         f"sentcore holds no code for {name} (compute capability {capability[0]}.{capability[1]}), "
         f"only for {', '.join(archs)}"
-        + (
-            f", and its PTX needs a driver for CUDA {toolkit} where this one is for {driver}"
-            if behind
-            else ""
-        )
+        + (f", and its PTX needs a driver for CUDA {toolkit} where this one is for {driver}" if behind else "")
         + "; install sentcore again with an nvcc that knows this GPU and without SENTCORE_CUDA_ARCHS"
     )
 
@@ -201,9 +195,7 @@ def _check_cuda_device(device: torch.device) -> bool:
         _seen[index] = reason is None
         if reason is not None and reason not in _said:
             _said.add(reason)
-            warnings.warn(
-                f"ops on CUDA devices run in plain PyTorch: {reason}", RuntimeWarning, stacklevel=3
-            )
+            warnings.warn(f"ops on CUDA devices run in plain PyTorch: {reason}", RuntimeWarning, stacklevel=3)
             if _compiled.get("cuda"):
                 for hook in on_unsupported_device:
                     hook(reason)

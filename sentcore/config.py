@@ -67,14 +67,10 @@ class EncoderConfig:
         for name in (*_PROBABILITIES, "layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ArgumentTypeError(
-                    f"{name} is {value!r} of type {type(value).__name__}; a number is accepted"
-                )
+                raise ArgumentTypeError(f"{name} is {value!r} of type {type(value).__name__}; a number is accepted")
         for name in _PROBABILITIES:
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ArgumentValueError(
-                    f"{name} is {getattr(self, name)!r}; accepted is a probability in [0, 1)"
-                )
+                raise ArgumentValueError(f"{name} is {getattr(self, name)!r}; accepted is a probability in [0, 1)")
         if not 0.0 < self.layer_norm_eps < float("inf"):
             raise ArgumentValueError(
                 f"layer_norm_eps is {self.layer_norm_eps!r}; accepted is a positive number, usually 1e-12 to 1e-5"
@@ -95,9 +91,7 @@ class EncoderConfig:
     def _check_integer(self, name: str, minimum: int) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ArgumentTypeError(
-                f"{name} is {value!r} of type {type(value).__name__}; an integer is accepted"
-            )
+            raise ArgumentTypeError(f"{name} is {value!r} of type {type(value).__name__}; an integer is accepted")
         if value < minimum:
             raise ArgumentValueError(f"{name} is {value}; accepted is an integer of at least {minimum}")
 

@@ -69,8 +69,7 @@ def pick_max_length(max_length: int | None, checkpoint: Checkpoint) -> int:
     longest = checkpoint.config.max_position_embeddings
     if not 3 <= max_length <= longest:
         raise ArgumentValueError(
-            f"max_length is {max_length}; accepted: 3 to {longest}, the model's position table "
-            "(special tokens count)"
+            f"max_length is {max_length}; accepted: 3 to {longest}, the model's position table (special tokens count)"
         )
     return max_length
 
@@ -85,9 +84,7 @@ class EncodeOptions:
     truncate_dim: int | None
 
     @classmethod
-    def check(
-        cls, encoder, prompt_name, prompt, output_value, precision, normalize, truncate_dim
-    ) -> EncodeOptions:
+    def check(cls, encoder, prompt_name, prompt, output_value, precision, normalize, truncate_dim) -> EncodeOptions:
         """Checks them against `encoder`'s prompts and dimension; see SentenceEncoder.encode."""
         if output_value not in OUTPUT_VALUES:
             raise ArgumentValueError(
@@ -99,16 +96,13 @@ class EncodeOptions:
         if truncate_dim is not None and (
             isinstance(truncate_dim, bool) or not isinstance(truncate_dim, int) or truncate_dim < 1
         ):
-            raise ArgumentValueError(
-                f"truncate_dim is {truncate_dim!r}; accepted: an integer of at least 1, or None"
-            )
+            raise ArgumentValueError(f"truncate_dim is {truncate_dim!r}; accepted: an integer of at least 1, or None")
         return cls(_prompt(encoder, prompt_name, prompt), output_value, normalize, truncate_dim)
 
     def prompt_length(self, encoder) -> int:
         """Tokens of the prompt that a pooling without prompts leaves out."""
         leaves_out = any(
-            isinstance(stage, Pooling) and not stage.spec.include_prompt
-            for stage in encoder.model.outputs
+            isinstance(stage, Pooling) and not stage.spec.include_prompt for stage in encoder.model.outputs
         )
         return encoder.tokenizer.prompt_length(self.prompt) if leaves_out and self.prompt else 0
 
@@ -122,9 +116,7 @@ class EncodeOptions:
 def _prompt(encoder, prompt_name: str | None, prompt: str | None) -> str | None:
     if prompt is not None:
         if not isinstance(prompt, str):
-            raise ArgumentTypeError(
-                f"prompt is {prompt!r} of type {type(prompt).__name__}; accepted: a text or None"
-            )
+            raise ArgumentTypeError(f"prompt is {prompt!r} of type {type(prompt).__name__}; accepted: a text or None")
         return prompt
     name = encoder.default_prompt_name if prompt_name is None else prompt_name
     if name is None:

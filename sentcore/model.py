@@ -32,9 +32,7 @@ class Features(NamedTuple):
 class SentenceModel(nn.Module):
     """encoder -> pooling -> dense* -> normalize, in the order the model folder names them."""
 
-    def __init__(
-        self, config: EncoderConfig, outputs: Sequence[OutputSpec], backend: str = "auto"
-    ) -> None:
+    def __init__(self, config: EncoderConfig, outputs: Sequence[OutputSpec], backend: str = "auto") -> None:
         super().__init__()
         self.encoder = Encoder(config, backend)
         self.outputs = self.build_outputs(outputs)
@@ -49,11 +47,7 @@ class SentenceModel(nn.Module):
         tokens = self.encoder(batch)
         features = tokens
         for stage in self.outputs:
-            features = (
-                stage(features, batch, prompt_length)
-                if isinstance(stage, Pooling)
-                else stage(features)
-            )
+            features = stage(features, batch, prompt_length) if isinstance(stage, Pooling) else stage(features)
         return Features(tokens, features)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,12 @@ from sentcore.encode_options import EncodeOptions, pick_device, pick_dtype, pick
 from sentcore.errors import ArgumentValueError
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
-from sentcore.model import Features, SentenceModel
+from sentcore.model import SentenceModel
 from sentcore.ops.backends import check_backend
 from sentcore.outputs import quantize
 from sentcore.outputs.similarity import check_similarity_fn, similarity, similarity_pairwise
 from sentcore.packed import PackedBatch
-from sentcore.pipeline import check_batch_tokens, progress_bar, run_batches, windows
+from sentcore.pipeline import check_batch_tokens, items_of, progress_bar, report_non_finite, run_batches, windows
 
 
 class SentenceEncoder(nn.Module):
@@ -158,9 +157,7 @@ class SentenceEncoder(nn.Module):
             self.to(pick_device(device))
         budget = check_batch_tokens(batch_tokens, self.device)
         with progress_bar(len(texts), show_progress_bar) as bar:
-            parts = [
-                self._encode_window(window, options, budget, bar.update) for window in windows(texts)
-            ]
+            parts = [self._encode_window(window, options, budget, bar.update) for window in windows(texts)]
         if output_value != "sentence_embedding":
             items = [item for part in parts for item in part]
             return items[0] if single else items
@@ -168,7 +165,7 @@ class SentenceEncoder(nn.Module):
             rows = torch.cat(parts)
         else:
             rows = torch.empty((0, 0 if single else self.get_sentence_embedding_dimension()))
-        _report_non_finite(rows)
+        report_non_finite(rows)
         if precision != "float32":
             rows = torch.from_numpy(quantize(rows.numpy(), precision))
         if convert_to_tensor:
@@ -205,7 +202,7 @@ class SentenceEncoder(nn.Module):
             for texts in windows(sentences, window):
                 checked, _ = check_texts(texts, first)
                 rows = self._encode_window(checked, options, budget, bar.update)
-                _report_non_finite(rows, first)
+                report_non_finite(rows, first)
                 yield np.arange(first, first + len(texts), dtype=np.int64), rows.numpy()
                 first += len(texts)
 
@@ -230,7 +227,9 @@ class SentenceEncoder(nn.Module):
                     else:
                         if out is None:
                             out = [None] * len(texts)
-                        for index, item in zip(indices, _items(batch, features, options), strict=True):
+                        for index, item in zip(
+                            indices, items_of(batch, features, options.finish, options.output_value), strict=True
+                        ):
                             out[index] = item
                     advance(len(indices))
         finally:
@@ -271,34 +270,6 @@ def _build(checkpoint: Checkpoint, backend: str, device: torch.device, dtype: to
     model.encoder = encoder_only.encoder.to(device=device, dtype=dtype)
     model.outputs = SentenceModel.build_outputs(checkpoint.modules).to(device=device)
     return model
-
-
-def _items(batch: PackedBatch, features: Features, options: EncodeOptions) -> Iterator:
-    """One entry a sentence: its token features [tokens, H], or a dict of everything."""
-    starts = batch.cu_seqlens.tolist()
-    for row, (first, last) in enumerate(pairwise(starts)):
-        tokens = features.token_embeddings[first:last].clone()
-        if options.output_value == "token_embeddings":
-            yield tokens
-            continue
-        yield {
-            "input_ids": batch.token_ids[first:last].clone(),
-            "attention_mask": torch.ones_like(batch.token_ids[first:last]),
-            "token_embeddings": tokens,
-            "sentence_embedding": options.finish(features.sentence_embedding[row : row + 1])[0],
-        }
-
-
-def _report_non_finite(rows: torch.Tensor, first: int = 0) -> None:
-    bad = (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist() if rows.numel() else []
-    if bad:
-        shown = ", ".join(str(first + index) for index in bad[:5])
-        warnings.warn(
-            f"{len(bad)} of {len(rows)} features are NaN or infinite (sentences {shown}"
-            f"{', ...' if len(bad) > 5 else ''}); use dtype='float32' for these",
-            RuntimeWarning,
-            stacklevel=3,
-        )
 
 
 _said: set[str] = set()

@@ -21,9 +21,7 @@ FLOAT64 = 1e-11
 SAME_FEATURES_FLOAT32 = 2e-6
 
 
-def assert_as_accurate(
-    actual: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor, name: str = "result"
-) -> None:
+def assert_as_accurate(actual: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor, name: str = "result") -> None:
     """`actual` is at most TIMES_PLAIN as far from `exact` as `plain` is.
 
     Args:

@@ -8,9 +8,12 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "dog", "sat", "on", "##s", "##ly"] + [
-    chr(code) for code in range(ord("a"), ord("z") + 1)
-] + ["我", "爱", "北", "京", "天", "安", "门"] + [f"##{chr(code)}" for code in range(ord("a"), ord("z") + 1)]
+WORDS = (
+    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "dog", "sat", "on", "##s", "##ly"]
+    + [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    + ["我", "爱", "北", "京", "天", "安", "门"]
+    + [f"##{chr(code)}" for code in range(ord("a"), ord("z") + 1)]
+)
 
 GENERATIONS = {
     "first": "sentence_transformers.models.{kind}",

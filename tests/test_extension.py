@@ -155,9 +155,7 @@ def test_build_info_is_whole():
     assert (built["why_absent"] is None) is built["built"]
     if built["built"]:
         compiled = _extension.extension().build_info()
-        assert compiled["version"] == info["version"], (
-            "sentcore._C is of another version: build again"
-        )
+        assert compiled["version"] == info["version"], "sentcore._C is of another version: build again"
         assert built["torch_target"] == "2.11"
         assert built["cpu"] is True
         assert built["compiler"]

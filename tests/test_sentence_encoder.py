@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from compare import SAME_FEATURES_FLOAT32
 from folders import make_bert_folder
-
 from sentcore import SentenceEncoder
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 
@@ -88,7 +88,9 @@ def test_bare_checkpoint_is_mean_pooled(both):
 
 
 @pytest.mark.parametrize("include", [True, False])
-@pytest.mark.parametrize("mode", ["pooling_mode_mean_tokens", "pooling_mode_cls_token", "pooling_mode_weightedmean_tokens"])
+@pytest.mark.parametrize(
+    "mode", ["pooling_mode_mean_tokens", "pooling_mode_cls_token", "pooling_mode_weightedmean_tokens"]
+)
 def test_prompts(both, include, mode):
     pooling = {"word_embedding_dimension": 32, mode: True, "include_prompt": include}
     ours, theirs = both(pooling=pooling, prompts={"query": "the cat: ", "empty": ""})

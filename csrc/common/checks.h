@@ -76,11 +76,10 @@ class Checks {
   void shape(const char* name, const Tensor& tensor, std::initializer_list<std::int64_t> accepted,
              const char* meaning) const {
     const auto found = tensor.sizes();
-    const bool same =
-        found.size() == accepted.size() && std::equal(accepted.begin(), accepted.end(), found.begin());
+    const bool same = found.size() == accepted.size() && std::equal(accepted.begin(), accepted.end(), found.begin());
     if (same) return;
-    fail(std::string(name) + " has shape " + shape_text(found) + "; accepted: " + shape_text(accepted) + ", " + meaning +
-         ". Reshape it, or check which tensor was passed");
+    fail(std::string(name) + " has shape " + shape_text(found) + "; accepted: " + shape_text(accepted) + ", " +
+         meaning + ". Reshape it, or check which tensor was passed");
   }
 
   void same_device(const char* name, const Tensor& tensor, const char* like_name, const Tensor& like) const {

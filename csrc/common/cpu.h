@@ -10,7 +10,7 @@
 
 namespace sentcore::cpu {
 
-// ---- element types --------------------------------------------------------------------------------------------------
+// ---- element types ----
 
 struct BFloat16 {
   std::uint16_t bits;
@@ -33,9 +33,9 @@ SENTCORE_HD void narrow(double value, double& target) { target = value; }
 SENTCORE_HD void narrow(float value, BFloat16& target) { target.bits = bfloat16_bits_from_float(value); }
 SENTCORE_HD void narrow(float value, Float16& target) { target.bits = float16_bits_from_float(value); }
 
-// ---- instruction sets -----------------------------------------------------------------------------------------------
-// One binary serves old and new machines: run_best<Body>(arguments...) calls Body::run, which must be SENTCORE_HD, in the
-// copy compiled for the best instruction set here.
+// ---- instruction sets ----
+// One binary serves old and new machines: run_best<Body>(arguments...) calls Body::run, which must be SENTCORE_HD, in
+// the copy compiled for the best instruction set here.
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
@@ -68,10 +68,10 @@ void run_best(const Args&... args) {
 
 #endif
 
-// ---- sums -----------------------------------------------------------------------------------------------------------
+// ---- sums ----
 
-// Sum of term(j) over j < count, in a fixed order: 16 running sums, which a compiler may keep in vector registers without
-// reordering any addition.
+// Sum of term(j) over j < count, in a fixed order: 16 running sums, which a compiler may keep in vector registers
+// without reordering any addition.
 template <typename A, typename Term>
 SENTCORE_HD A sum_over(std::int64_t count, const Term& term) {
   constexpr int kLanes = 16;
@@ -87,7 +87,7 @@ SENTCORE_HD A sum_over(std::int64_t count, const Term& term) {
   return lanes[0];
 }
 
-// ---- threads ----------------------------------------------------------------------------------------------------------
+// ---- threads ----
 
 // run(begin, end) over [0, count) on torch's own threads, at least `grain` items at a time.
 template <typename Run>

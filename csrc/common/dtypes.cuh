@@ -35,8 +35,8 @@ enum class Access {
   streamed,  // not before it has left the caches anyway
 };
 
-// N elements as they lie in memory. N = 1 asks nothing of their address; N > 1 asks for 16 bytes' alignment, and that they
-// are whole packs. Loading into this first, and converting later, lets several loads be under way at a time.
+// N elements as they lie in memory. N = 1 asks nothing of their address; N > 1 asks for 16 bytes' alignment, and that
+// they are whole packs. Loading into this first, and converting later, lets several loads be under way at a time.
 template <typename T, int N>
 struct Elements {
   static_assert(N == 1 || N % kPackSize<T> == 0, "one element, or whole packs");

@@ -37,7 +37,8 @@ SENTCORE_HD std::uint16_t float16_bits_from_float(float value) {
   const std::uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
   const std::uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
   // Adding 0.5 moves a subnormal's bits to the bottom of the fraction, rounded by the addition itself.
-  const std::uint32_t subnormal = bits_as<std::uint32_t>(bits_as<float>(magnitude) + 0.5f) - bits_as<std::uint32_t>(0.5f);
+  const std::uint32_t subnormal =
+      bits_as<std::uint32_t>(bits_as<float>(magnitude) + 0.5f) - bits_as<std::uint32_t>(0.5f);
   std::uint32_t result = magnitude >= (143u << 23) ? special : normal;  // 65536 and above
   result = magnitude < (113u << 23) ? subnormal : result;
   return static_cast<std::uint16_t>(result | sign);

@@ -1,5 +1,5 @@
-// Philox4x32-10, the counter-based generator behind every dropout mask (Salmon et al., "Parallel random numbers: as easy
-// as 1, 2, 3", 2011). One function for CUDA, emulation and CPU, so the mask of an element is the same everywhere.
+// Philox4x32-10, the counter-based generator behind every dropout mask (Salmon et al., "Parallel random numbers: as
+// easy as 1, 2, 3", 2011). One function for CUDA, emulation and CPU, so the mask of an element is the same everywhere.
 #pragma once
 
 #include "common/portable.h"

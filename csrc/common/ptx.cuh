@@ -10,7 +10,7 @@
 
 namespace sentcore::ptx {
 
-// ---- 16-byte loads and stores of global memory ----------------------------------------------------------------------
+// ---- 16-byte loads and stores of global memory ----
 // load and load_streaming read memory that nothing writes while the kernel runs.
 
 __device__ __forceinline__ uint4 load(const uint4* p) { return __ldg(p); }
@@ -29,7 +29,7 @@ __device__ __forceinline__ void store(uint4* p, uint4 v) { *p = v; }
 // Data not read again soon: first to be evicted from L2.
 __device__ __forceinline__ void store_streaming(uint4* p, uint4 v) { __stcs(p, v); }
 
-// ---- asynchronous copies from global to shared memory ---------------------------------------------------------------
+// ---- asynchronous copies from global to shared memory ----
 
 // 16 bytes, both addresses aligned to 16. With fill = true nothing is read and zeros are written. The bytes may be read
 // after the group's wait, by this thread; by others after a barrier that follows it.
@@ -50,9 +50,10 @@ __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
-// ---- 8x8 matrices of 16-bit elements from shared memory to registers -------------------------------------------------
-// Lane 8 * m + r gives the address of row r (8 elements, aligned to 16 bytes) of matrix m. Lane l receives of matrix m, in
-// registers[m], the elements [l / 4][2 * (l % 4)] and the one after it; transposed, [2 * (l % 4)][l / 4] and the one below.
+// ---- 8x8 matrices of 16-bit elements from shared memory to registers ----
+// Lane 8 * m + r gives the address of row r (8 elements, aligned to 16 bytes) of matrix m. Lane l receives of matrix m,
+// in registers[m], the elements [l / 4][2 * (l % 4)] and the one after it; transposed, [2 * (l % 4)][l / 4] and the one
+// below.
 
 __device__ __forceinline__ void load_matrix_x4(std::uint32_t (&registers)[4], const void* shared_row) {
   const std::uint32_t row = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_row));
@@ -70,7 +71,7 @@ __device__ __forceinline__ void load_matrix_x4_transposed(std::uint32_t (&regist
                : "memory");
 }
 
-// ---- matrix multiply-accumulate: d[16x8] += a[16x16] * b[16x8], float32 accumulators ---------------------------------
+// ---- matrix multiply-accumulate: d[16x8] += a[16x16] * b[16x8], float32 accumulators ----
 // Lane l, with g = l / 4 and t = 2 * (l % 4), holds
 //   a[0] = A[g][t, t+1], a[1] = A[g+8][t, t+1], a[2] = A[g][t+8, t+9], a[3] = A[g+8][t+8, t+9]
 //   b[0] = B[t, t+1][g], b[1] = B[t+8, t+9][g];   d[0, 1] = D[g][t, t+1], d[2, 3] = D[g+8][t, t+1]
@@ -82,8 +83,7 @@ __device__ __forceinline__ void multiply_accumulate_16x8x16(float (&d)[4], const
 template <>
 __device__ __forceinline__ void multiply_accumulate_16x8x16<__nv_bfloat16>(float (&d)[4], const std::uint32_t (&a)[4],
                                                                            const std::uint32_t (&b)[2]) {
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -92,8 +92,7 @@ __device__ __forceinline__ void multiply_accumulate_16x8x16<__nv_bfloat16>(float
 template <>
 __device__ __forceinline__ void multiply_accumulate_16x8x16<__half>(float (&d)[4], const std::uint32_t (&a)[4],
                                                                     const std::uint32_t (&b)[2]) {
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

@@ -24,8 +24,8 @@ struct OnDeviceOf {
 
 #else
 
-// torch's current stream of the tensor's device. The function behind it is in libtorch_cuda, which a CPU-only torch does
-// not have and this library is therefore not linked to; it is there whenever a CUDA tensor is.
+// torch's current stream of the tensor's device. The function behind it is in libtorch_cuda, which a CPU-only torch
+// does not have and this library is therefore not linked to; it is there whenever a CUDA tensor is.
 inline cudaStream_t current_stream(const Tensor& tensor) {
   using Getter = std::int32_t (*)(std::int32_t, void**);
   static const Getter getter = [] {

@@ -12,8 +12,8 @@ struct PendingCopies {
     const void* global;
     bool fill;
   };
-  std::vector<Copy> open;                  // not yet in a group
-  std::deque<std::vector<Copy>> groups;    // oldest first
+  std::vector<Copy> open;                // not yet in a group
+  std::deque<std::vector<Copy>> groups;  // oldest first
 };
 
 }  // namespace sentcore::emulation

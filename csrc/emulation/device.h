@@ -1,8 +1,8 @@
 // The emulated side of common/device.cuh.
 #pragma once
 
-#include "emulation/types.h"
-#include "emulation/runtime.h"
 #include "emulation/intrinsics.h"
 #include "emulation/launch.h"
 #include "emulation/ptx.h"
+#include "emulation/runtime.h"
+#include "emulation/types.h"

@@ -8,7 +8,7 @@
 
 #define SENTCORE_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
-// ---- meeting ------------------------------------------------------------------------------------------------------
+// ---- meeting ----
 
 inline void __syncthreads(SENTCORE_HERE) { ::sentcore::emulation::meet_block({"__syncthreads", file, line}); }
 
@@ -17,7 +17,7 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, SENTCORE_HERE) {
                                    [](const void* const*, void* const*, unsigned) {});
 }
 
-// ---- shuffles -----------------------------------------------------------------------------------------------------
+// ---- shuffles ----
 
 namespace sentcore::emulation {
 
@@ -80,21 +80,21 @@ T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32, SE
                  in_segment(current->lane + static_cast<int>(distance), width));
 }
 
-// ---- votes --------------------------------------------------------------------------------------------------------
+// ---- votes ----
 
 inline unsigned __ballot_sync(unsigned mask, int predicate, SENTCORE_HERE) {
   unsigned out = 0;
-  ::sentcore::emulation::meet_warp(
-      {"__ballot_sync", file, line}, mask, &predicate, &out,
-      [](const void* const* in, void* const* all_out, unsigned members) {
-        unsigned bits = 0;
-        for (int lane = 0; lane < 32; ++lane) {
-          if (members >> lane & 1u && *static_cast<const int*>(in[lane]) != 0) bits |= 1u << lane;
-        }
-        for (int lane = 0; lane < 32; ++lane) {
-          if (members >> lane & 1u) *static_cast<unsigned*>(all_out[lane]) = bits;
-        }
-      });
+  ::sentcore::emulation::meet_warp({"__ballot_sync", file, line}, mask, &predicate, &out,
+                                   [](const void* const* in, void* const* all_out, unsigned members) {
+                                     unsigned bits = 0;
+                                     for (int lane = 0; lane < 32; ++lane) {
+                                       if (members >> lane & 1u && *static_cast<const int*>(in[lane]) != 0)
+                                         bits |= 1u << lane;
+                                     }
+                                     for (int lane = 0; lane < 32; ++lane) {
+                                       if (members >> lane & 1u) *static_cast<unsigned*>(all_out[lane]) = bits;
+                                     }
+                                   });
   return out;
 }
 inline int __any_sync(unsigned mask, int predicate, SENTCORE_HERE) {
@@ -104,7 +104,7 @@ inline int __all_sync(unsigned mask, int predicate, SENTCORE_HERE) {
   return __ballot_sync(mask, predicate, file, line) == mask;
 }
 
-// ---- atomics: one thread at a time runs, so being able to lose the turn before is all there is to emulate -----------
+// ---- atomics: one thread at a time runs, so being able to lose the turn before is all there is to emulate ----
 
 template <typename T, typename U>
 T atomicAdd(T* p, U value) {
@@ -137,7 +137,7 @@ T atomicCAS(T* p, T expected, T value) {
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
-// ---- arithmetic ---------------------------------------------------------------------------------------------------
+// ---- arithmetic ----
 
 inline float __frsqrt_rn(float x) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(x))); }
 inline float rsqrtf(float x) { return __frsqrt_rn(x); }

@@ -7,9 +7,9 @@
 #include "emulation/runtime.h"
 
 // A reference to an object of the block instead of a variable; its key is one byte per place and template instance.
-#define SENTCORE_SHARED(type, name, extents)    \
-  static const char name##_key = 0;             \
-  typedef type name##_type extents;             \
+#define SENTCORE_SHARED(type, name, extents) \
+  static const char name##_key = 0;          \
+  typedef type name##_type extents;          \
   name##_type& name = *static_cast<name##_type*>(::sentcore::emulation::shared_object(&name##_key, sizeof(name##_type)))
 
 #define SENTCORE_DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(::sentcore::emulation::dynamic_shared())

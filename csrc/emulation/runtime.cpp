@@ -14,6 +14,7 @@
 
 #include "emulation/copies.h"
 #include "emulation/fiber.h"
+#include "emulation/random.h"
 
 namespace sentcore::emulation {
 
@@ -36,17 +37,6 @@ struct Thread {
   const void* in = nullptr;
   void* out = nullptr;
   std::unique_ptr<Fiber> fiber;
-};
-
-// splitmix64: every output depends on the whole seed.
-struct Random {
-  std::uint64_t state;
-  std::uint64_t next() {
-    std::uint64_t z = (state += 0x9E3779B97F4A7C15ull);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
-  }
 };
 
 enum class Order { any, warps_ahead, threads_ahead };
@@ -221,7 +211,8 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void
 
 void fail(Place place, const char* message) {
   Thread& t = self();
-  runtime().error = "thread " + std::to_string(t.view.linear) + " of " + block_text() + ", at " + text(place) + ": " + message;
+  runtime().error =
+      "thread " + std::to_string(t.view.linear) + " of " + block_text() + ", at " + text(place) + ": " + message;
   for (;;) t.fiber->yield();  // never resumed
 }
 

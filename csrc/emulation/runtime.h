@@ -1,9 +1,10 @@
 // The emulated GPU. One fiber per CUDA thread; the blocks of a launch run one after the other, in a shuffled order.
 //
-// A fiber runs until it meets others (barrier, shuffle, vote, matrix instruction) or touches an atomic; then another one is
-// chosen, in an order that the seed decides (environment variable SENTCORE_EMULATION_SEED, read at every launch). Three ways
-// of choosing take turns from block to block: any thread, whole warps running ahead, single threads running ahead. With shared
-// memory poisoned at the start of each block, a missing barrier shows as a wrong result under some seed.
+// A fiber runs until it meets others (barrier, shuffle, vote, matrix instruction) or touches an atomic; then another
+// one is chosen, in an order that the seed decides (environment variable SENTCORE_EMULATION_SEED, read at every
+// launch). Three ways of choosing take turns from block to block: any thread, whole warps running ahead, single threads
+// running ahead. With shared memory poisoned at the start of each block, a missing barrier shows as a wrong result
+// under some seed.
 //
 // Stricter than a GPU: every thread of a block must reach the same barrier, at the same place in the source, and every
 // lane of a mask must reach the same warp instruction; anything else is an error that says who waits where.
@@ -47,8 +48,8 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void
 // A barrier of the whole block.
 void meet_block(Place place);
 
-// The lanes in `mask` meet; the last one to arrive calls exchange(in, out, mask), with in[lane] and out[lane] being what
-// each lane passed (null for lanes outside the mask), before any of them goes on.
+// The lanes in `mask` meet; the last one to arrive calls exchange(in, out, mask), with in[lane] and out[lane] being
+// what each lane passed (null for lanes outside the mask), before any of them goes on.
 using Exchange = void (*)(const void* const* in, void* const* out, unsigned mask);
 void meet_warp(Place place, unsigned mask, const void* in, void* out, Exchange exchange);
 

@@ -29,7 +29,9 @@ struct dim3 {
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 using cudaStream_t = struct SentcoreEmulatedStream*;
 inline const char* cudaGetErrorString(cudaError_t status) {
-  return status == cudaSuccess ? "no error" : status == cudaErrorInvalidValue ? "invalid argument" : "invalid configuration argument";
+  return status == cudaSuccess             ? "no error"
+         : status == cudaErrorInvalidValue ? "invalid argument"
+                                           : "invalid configuration argument";
 }
 
 struct __nv_bfloat16 {

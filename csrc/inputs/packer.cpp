@@ -35,8 +35,8 @@ std::int64_t pack_batch(const RaggedTokens& tokens, const std::int64_t* indices,
     out.cu_seqlens[k + 1] = static_cast<std::int32_t>(total);
   }
   if (total != out.num_tokens) {
-    throw std::invalid_argument("the output arrays hold " + std::to_string(out.num_tokens) + " tokens but indices select " +
-                                std::to_string(total));
+    throw std::invalid_argument("the output arrays hold " + std::to_string(out.num_tokens) +
+                                " tokens but indices select " + std::to_string(total));
   }
   for (std::int64_t k = 0; k < num_indices; ++k) {
     const std::int64_t begin = tokens.offsets[indices[k]];

@@ -127,9 +127,7 @@ def _sentence_settings(folder: Path) -> dict:
         raise CheckpointError(f"{path}: default_prompt_name is {default!r}; accepted: one of {sorted(prompts)}")
     similarity = files.field(values, "similarity_fn_name", (str,), None, path)
     if similarity is not None and similarity not in SIMILARITY_FNS:
-        raise CheckpointError(
-            f"{path}: similarity_fn_name is {similarity!r}; accepted: {', '.join(SIMILARITY_FNS)}"
-        )
+        raise CheckpointError(f"{path}: similarity_fn_name is {similarity!r}; accepted: {', '.join(SIMILARITY_FNS)}")
     truncate_dim = files.field(values, "truncate_dim", (int,), None, path)
     if truncate_dim is not None and truncate_dim < 1:
         raise CheckpointError(f"{path}: truncate_dim is {truncate_dim}; accepted: at least 1")

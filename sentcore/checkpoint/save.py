@@ -61,9 +61,7 @@ def save_checkpoint(
     for index, stage in enumerate(stages, start=1):
         kind = type(stage).__name__
         path = f"{index}_{kind}"
-        entries.append(
-            {"idx": index, "name": str(index), "path": path, "type": layout.LEGACY_MODULE_TYPE[kind]}
-        )
+        entries.append({"idx": index, "name": str(index), "path": path, "type": layout.LEGACY_MODULE_TYPE[kind]})
         (folder / path).mkdir(exist_ok=True)
         if isinstance(stage, Pooling):
             _json(folder / path / layout.CONFIG, _pooling_config(stage, checkpoint.config.hidden_size))

@@ -51,9 +51,7 @@ def read_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
     )
 
 
-def encoder_state(
-    folder: Path, config: EncoderConfig, family: ModuleType
-) -> dict[str, torch.Tensor]:
+def encoder_state(folder: Path, config: EncoderConfig, family: ModuleType) -> dict[str, torch.Tensor]:
     """Our state_dict of the encoder, complete, float32.
 
     Raises:

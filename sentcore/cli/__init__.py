@@ -34,9 +34,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     named = {}
     for name, command in _COMMANDS.items():
         summary = (command.__doc__ or "").splitlines()[0]
-        named[name] = commands.add_parser(
-            name, help=summary, description=summary, allow_abbrev=False
-        )
+        named[name] = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         command.add_arguments(named[name])
     return parser, named
 

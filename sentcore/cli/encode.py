@@ -158,9 +158,7 @@ def _dimension(encoder: SentenceEncoder, truncate_dim: int | None) -> int:
 def _texts(args: argparse.Namespace) -> Iterable[str]:
     """The texts asked for; what can be refused before a model is loaded is refused here."""
     if args.text and args.input is not None:
-        raise ArgumentValueError(
-            f"TEXT and --input {args.input} are both given; accepted: one of them"
-        )
+        raise ArgumentValueError(f"TEXT and --input {args.input} are both given; accepted: one of them")
     if args.prompt is not None and args.prompt_name is not None:
         raise ArgumentValueError("--prompt and --prompt-name are both given; accepted: one of them")
     from_file = args.input not in (None, "-")
@@ -203,13 +201,9 @@ def _check_output(args: argparse.Namespace) -> Path | None:
             f"--output is {path}; parquet is not supported yet, accepted: {', '.join(OUTPUT_KINDS)}"
         )
     if path.suffix not in OUTPUT_KINDS:
-        raise ArgumentValueError(
-            f"--output is {path}; accepted: a file name ending in {' or '.join(OUTPUT_KINDS)}"
-        )
+        raise ArgumentValueError(f"--output is {path}; accepted: a file name ending in {' or '.join(OUTPUT_KINDS)}")
     if not path.parent.is_dir():
-        raise MissingFileError(
-            f"--output is {path}, and there is no folder {path.parent}; make it first"
-        )
+        raise MissingFileError(f"--output is {path}, and there is no folder {path.parent}; make it first")
     if path.exists() and not path.is_file():
         raise ArgumentValueError(f"--output is {path}, which is no ordinary file; name another")
     return path

@@ -33,9 +33,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     else:
         parts = ["CPU kernels"] if extension["cpu"] else []
         if extension["cuda"]:
-            parts.append(
-                f"CUDA kernels (toolkit {extension['cuda_toolkit']}: {', '.join(extension['archs'])})"
-            )
+            parts.append(f"CUDA kernels (toolkit {extension['cuda_toolkit']}: {', '.join(extension['archs'])})")
         yield f"extension: {' and '.join(parts) or 'no kernels'}"
         yield f"  file: {extension['file']}"
         yield f"  compiler: {extension['compiler']}, for torch {extension['torch_target']} and later"

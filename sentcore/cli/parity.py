@@ -8,9 +8,7 @@ import json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `sentcore parity`."""
-    parser.add_argument(
-        "model", metavar="MODEL", help='"minilm", a local folder, or a Hugging Face hub id'
-    )
+    parser.add_argument("model", metavar="MODEL", help='"minilm", a local folder, or a Hugging Face hub id')
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

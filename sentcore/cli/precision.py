@@ -14,9 +14,7 @@ from sentcore.outputs import quantize
 Blocks = Iterable[tuple[list[str], np.ndarray]]
 
 
-def in_precision(
-    blocks: Blocks, precision: str, folder: Path | None
-) -> Iterator[tuple[list[str], np.ndarray]]:
+def in_precision(blocks: Blocks, precision: str, folder: Path | None) -> Iterator[tuple[list[str], np.ndarray]]:
     """The blocks (texts, rows [b, E] float32) with their rows in `precision`.
 
     int8 and uint8 scale every column by its range over all rows, so those are kept in temporary files in `folder`
@@ -29,9 +27,7 @@ def in_precision(
         yield texts, quantize(rows, precision)
 
 
-def _scaled(
-    blocks: Blocks, precision: str, folder: Path | None
-) -> Iterator[tuple[list[str], np.ndarray]]:
+def _scaled(blocks: Blocks, precision: str, folder: Path | None) -> Iterator[tuple[list[str], np.ndarray]]:
     ranges: np.ndarray | None = None  # [2, E]: the smallest and the largest of every column
     sizes: list[int] = []
     with (

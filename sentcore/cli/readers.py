@@ -124,18 +124,12 @@ def _jsonl(lines: Iterator[tuple[int, str]], name: str, column: str) -> Iterator
                 f"{where}: not JSON ({error}); accepted: one object a line, as {{{json.dumps(column)}: ...}}"
             ) from None
         if not isinstance(row, dict):
-            raise InputError(
-                f"{where}: a JSON {_json_type(row)}; accepted: an object with the field {column!r}"
-            )
+            raise InputError(f"{where}: a JSON {_json_type(row)}; accepted: an object with the field {column!r}")
         if column not in row:
-            raise InputError(
-                f"{where}: no field {column!r} among {_shown(row)}; name the field with --column"
-            )
+            raise InputError(f"{where}: no field {column!r} among {_shown(row)}; name the field with --column")
         text = row[column]
         if not isinstance(text, str):
-            raise InputError(
-                f"{where}: field {column!r} is a JSON {_json_type(text)}; accepted: a string"
-            )
+            raise InputError(f"{where}: field {column!r} is a JSON {_json_type(text)}; accepted: a string")
         yield _checked(text, where)
 
 
@@ -152,9 +146,7 @@ def _csv(lines: Iterator[tuple[int, str]], name: str, column: str) -> Iterator[s
         except StopIteration:
             break
         except csv.Error as error:
-            raise InputError(
-                f"{where}: not CSV ({error}); quote the fields and try again"
-            ) from None
+            raise InputError(f"{where}: not CSV ({error}); quote the fields and try again") from None
         if not row:
             continue
         if header is None:
@@ -177,9 +169,7 @@ def _place(header: list[str], column: str, where: str) -> int:
         return header.index(column)
     if found:
         raise InputError(f"{where}: {found} columns are named {column!r}; rename all but one")
-    raise InputError(
-        f"{where}: no column {column!r} in the header {_shown(header)}; name the column with --column"
-    )
+    raise InputError(f"{where}: no column {column!r} in the header {_shown(header)}; name the column with --column")
 
 
 def _shown(names: Any) -> str:

@@ -12,9 +12,7 @@ from sentcore.packed import PackedBatch, TokenizedTexts
 MAX_TOKENS = 2**31 - 1  # cu_seqlens is int32
 
 
-def pack_batch(
-    tokens: TokenizedTexts, indices: np.ndarray, *, device: torch.device | str
-) -> PackedBatch:
+def pack_batch(tokens: TokenizedTexts, indices: np.ndarray, *, device: torch.device | str) -> PackedBatch:
     """Gathers b sentences, in the order given, into one batch without padding.
 
     Args:
@@ -32,9 +30,7 @@ def pack_batch(
     return _pack(tokens, indices, torch.device(device), extension())
 
 
-def pack_batch_numpy(
-    tokens: TokenizedTexts, indices: np.ndarray, *, device: torch.device | str
-) -> PackedBatch:
+def pack_batch_numpy(tokens: TokenizedTexts, indices: np.ndarray, *, device: torch.device | str) -> PackedBatch:
     """`pack_batch` in NumPy: the definition, and what runs without a build."""
     return _pack(tokens, indices, torch.device(device), None)
 
@@ -96,20 +92,12 @@ def _check_arguments(tokens: TokenizedTexts, indices: np.ndarray) -> None:
         arrays["tokens.token_type_ids"] = (tokens.token_type_ids, np.int32)
     for name, (array, dtype) in arrays.items():
         if not isinstance(array, np.ndarray) or array.dtype != dtype:
-            found = (
-                f"a NumPy array of {array.dtype}"
-                if isinstance(array, np.ndarray)
-                else type(array).__name__
-            )
-            raise ArgumentTypeError(
-                f"{name} is {found}; accepted is a NumPy array of {np.dtype(dtype).name}"
-            )
+            found = f"a NumPy array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise ArgumentTypeError(f"{name} is {found}; accepted is a NumPy array of {np.dtype(dtype).name}")
         if array.ndim != 1:
             raise ArgumentValueError(f"{name} has shape {array.shape}; accepted is 1 dimension")
     if tokens.offsets.size < 1:
-        raise ArgumentValueError(
-            "tokens.offsets has no element; accepted are B + 1, the first one 0"
-        )
+        raise ArgumentValueError("tokens.offsets has no element; accepted are B + 1, the first one 0")
     if tokens.token_type_ids is not None and tokens.token_type_ids.shape != tokens.token_ids.shape:
         raise ArgumentValueError(
             f"tokens.token_type_ids has {tokens.token_type_ids.size} elements; accepted are as many as "

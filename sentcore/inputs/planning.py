@@ -52,15 +52,11 @@ def plan_batches_numpy(lengths: np.ndarray, batch_tokens: int) -> tuple[np.ndarr
             f"lengths[{bad[0]}] is {lengths[bad[0]]}; accepted are token counts from 0 to {MAX_LENGTH}"
         )
     order = np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)
-    through = np.concatenate(
-        ([0], np.cumsum(lengths[order], dtype=np.int64))
-    )  # [B+1], tokens before each
+    through = np.concatenate(([0], np.cumsum(lengths[order], dtype=np.int64)))  # [B+1], tokens before each
     starts = [0]
     while starts[-1] < len(order):
         first = starts[-1]
-        end = (
-            int(np.searchsorted(through, through[first] + _capped(batch_tokens), side="right")) - 1
-        )
+        end = int(np.searchsorted(through, through[first] + _capped(batch_tokens), side="right")) - 1
         starts.append(max(end, first + 1))
     return order, np.array(starts, dtype=np.int64)
 
@@ -72,11 +68,7 @@ def _capped(batch_tokens: int) -> int:
 
 def _check_arguments(lengths: np.ndarray, batch_tokens: int) -> None:
     if not isinstance(lengths, np.ndarray) or lengths.dtype != np.int64:
-        found = (
-            f"a NumPy array of {lengths.dtype}"
-            if isinstance(lengths, np.ndarray)
-            else type(lengths).__name__
-        )
+        found = f"a NumPy array of {lengths.dtype}" if isinstance(lengths, np.ndarray) else type(lengths).__name__
         raise ArgumentTypeError(
             f"lengths is {found}; accepted is a NumPy array of int64, for example np.asarray(lengths, dtype=np.int64)"
         )
@@ -87,6 +79,4 @@ def _check_arguments(lengths: np.ndarray, batch_tokens: int) -> None:
             f"batch_tokens is {batch_tokens!r} of type {type(batch_tokens).__name__}; accepted is a whole number of at least 1"
         )
     if batch_tokens < 1:
-        raise ArgumentValueError(
-            f"batch_tokens is {batch_tokens}; accepted is a whole number of at least 1"
-        )
+        raise ArgumentValueError(f"batch_tokens is {batch_tokens}; accepted is a whole number of at least 1")

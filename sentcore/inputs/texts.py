@@ -22,7 +22,9 @@ def check_texts(sentences: str | Iterable[str], first: int = 0) -> tuple[list[st
         _check(sentences, first)
         return [str(sentences)], True
     if isinstance(sentences, (bytes, bytearray, dict, set, frozenset)) or not isinstance(sentences, Iterable):
-        hint = "decode it, e.g. sentences.decode('utf-8')" if isinstance(sentences, (bytes, bytearray)) else "pass a list"
+        hint = (
+            "decode it, e.g. sentences.decode('utf-8')" if isinstance(sentences, (bytes, bytearray)) else "pass a list"
+        )
         raise ArgumentTypeError(
             f"sentences is of type {type(sentences).__name__}; accepted: a text, or a sequence of texts; {hint}"
         )

@@ -34,9 +34,7 @@ class Tokenizer:
         self._shortener = Shortener(rust)
 
     @classmethod
-    def from_folder(
-        cls, folder: str | Path, max_length: int, do_lower_case: bool = False
-    ) -> Tokenizer:
+    def from_folder(cls, folder: str | Path, max_length: int, do_lower_case: bool = False) -> Tokenizer:
         """Reads tokenizer.json, or makes BERT's tokenizer from vocab.txt and tokenizer_config.json.
 
         Raises:
@@ -49,9 +47,7 @@ class Tokenizer:
             try:
                 rust = RustTokenizer.from_file(str(path))
             except Exception as error:  # the Rust library raises nothing narrower
-                raise CheckpointError(
-                    f"{path} is no tokenizer ({error}); download it again"
-                ) from error
+                raise CheckpointError(f"{path} is no tokenizer ({error}); download it again") from error
         elif vocabulary.is_file():
             rust = _bert_tokenizer(vocabulary, folder / "tokenizer_config.json")
         else:
@@ -128,9 +124,7 @@ def _bert_tokenizer(vocabulary: Path, config: Path) -> RustTokenizer:
     tokens = {token.rstrip("\r"): index for index, token in enumerate(lines)}
     needed = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in tokens]
     if needed:
-        raise CheckpointError(
-            f"{vocabulary} lacks {', '.join(needed)}; accepted: a BERT vocabulary, one token a line"
-        )
+        raise CheckpointError(f"{vocabulary} lacks {', '.join(needed)}; accepted: a BERT vocabulary, one token a line")
     return BertWordPieceTokenizer(
         tokens,
         handle_chinese_chars=settings.get("tokenize_chinese_chars", True),

@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from sentcore.outputs.specs import DenseSpec, NormalizeSpec, OutputSpec, PoolingSpec
 
 
-def padded_features(
-    x: torch.Tensor, mask: torch.Tensor, modules: Iterable[OutputSpec]
-) -> torch.Tensor:
+def padded_features(x: torch.Tensor, mask: torch.Tensor, modules: Iterable[OutputSpec]) -> torch.Tensor:
     """[B, S, H] token features and their mask [B, S] (1 for a token, padding on the right) -> [B, E]."""
     for spec in modules:
         if isinstance(spec, PoolingSpec):

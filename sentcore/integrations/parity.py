@@ -90,9 +90,7 @@ class ParityReport:
         )
 
 
-def parity(
-    model_or_folder: SentenceEncoder | str | Path, texts: Sequence[str] | None = None
-) -> ParityReport:
+def parity(model_or_folder: SentenceEncoder | str | Path, texts: Sequence[str] | None = None) -> ParityReport:
     """Compares token and sentence embeddings with those of transformers in float32, padded, on the CPU.
 
     Args:
@@ -131,17 +129,13 @@ def _transformers() -> Any:
     return transformers
 
 
-def _reference(
-    transformers: Any, model: SentenceEncoder, texts: list[str]
-) -> list[dict[str, torch.Tensor]]:
+def _reference(transformers: Any, model: SentenceEncoder, texts: list[str]) -> list[dict[str, torch.Tensor]]:
     """input_ids [tokens], token_embeddings [tokens, H] and sentence_embedding [E] of every text."""
     folder = model.checkpoint.tokenizer_folder  # where its config.json and weights lie too
     try:
         with _quiet(transformers):
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            encoder = transformers.AutoModel.from_pretrained(
-                folder, local_files_only=True, dtype=torch.float32
-            ).eval()
+            encoder = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise CheckpointError(
             f"{folder}: transformers {transformers.__version__} cannot read this folder, so there is nothing to compare "

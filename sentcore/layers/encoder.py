@@ -39,15 +39,11 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, backend: str = "auto") -> None:
         super().__init__()
         if not isinstance(config, EncoderConfig):
-            raise ArgumentTypeError(
-                f"config is of type {type(config).__name__}; accepted: a sentcore.EncoderConfig"
-            )
+            raise ArgumentTypeError(f"config is of type {type(config).__name__}; accepted: a sentcore.EncoderConfig")
         self.config = config
         self.backend = check_backend(backend)
         self.embeddings = Embeddings(config, backend)
-        self.layers = nn.ModuleList(
-            EncoderLayer(config, backend) for _ in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(config, backend) for _ in range(config.num_hidden_layers))
         self.apply(self._initialize)
 
     def forward(

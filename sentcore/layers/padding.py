@@ -29,9 +29,7 @@ def pack_padded(
     """
     if not isinstance(input_ids, torch.Tensor) or input_ids.dtype not in (torch.int64, torch.int32):
         found = getattr(input_ids, "dtype", type(input_ids).__name__)
-        raise ArgumentTypeError(
-            f"input_ids is of {found}; accepted: an int64 or int32 tensor [B, S], or a PackedBatch"
-        )
+        raise ArgumentTypeError(f"input_ids is of {found}; accepted: an int64 or int32 tensor [B, S], or a PackedBatch")
     if input_ids.dim() != 2:
         raise ArgumentValueError(
             f"input_ids has shape {list(input_ids.shape)}; accepted: [B, S]. Add a batch dimension with input_ids[None]"
@@ -57,9 +55,7 @@ def pack_padded(
     batch = PackedBatch(
         token_ids=ids,
         position_ids=chosen_positions,
-        token_type_ids=torch.zeros_like(ids)
-        if token_type_ids is None
-        else token_type_ids.flatten()[places].long(),
+        token_type_ids=torch.zeros_like(ids) if token_type_ids is None else token_type_ids.flatten()[places].long(),
         cu_seqlens=torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int(),
         max_seqlen=int(lengths.max()) if lengths.numel() else 0,
     )

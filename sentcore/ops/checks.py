@@ -40,8 +40,7 @@ def check_parameter(
     if value.dtype not in accepted:
         names = " or ".join(sorted(str(dtype) for dtype in accepted))
         raise ArgumentTypeError(
-            f"{name} has dtype {value.dtype}; accepted beside a {like.dtype} input: {names}. "
-            "Convert one of the two"
+            f"{name} has dtype {value.dtype}; accepted beside a {like.dtype} input: {names}. Convert one of the two"
         )
     check_device(name, value, like)
 
@@ -70,9 +69,7 @@ def check_shape(name: str, value: torch.Tensor, shape: tuple[int | str, ...]) ->
 def check_dropout(dropout_p: float, seed: torch.Tensor | None, like: torch.Tensor) -> None:
     """dropout_p in [0, 1), seed None or int64 [2] on `like`'s device."""
     if not 0.0 <= dropout_p < 1.0:
-        raise ArgumentValueError(
-            f"dropout_p is {dropout_p}; accepted: a probability in [0, 1), 0 switches dropout off"
-        )
+        raise ArgumentValueError(f"dropout_p is {dropout_p}; accepted: a probability in [0, 1), 0 switches dropout off")
     if seed is None:
         return
     _check_is_tensor("seed", seed)
@@ -101,6 +98,4 @@ def needs_grad(*tensors: torch.Tensor | None) -> bool:
 
 def _check_is_tensor(name: str, value: object) -> None:
     if not isinstance(value, torch.Tensor):
-        raise ArgumentTypeError(
-            f"{name} is {value!r} of type {type(value).__name__}; accepted: a torch.Tensor"
-        )
+        raise ArgumentTypeError(f"{name} is {value!r} of type {type(value).__name__}; accepted: a torch.Tensor")

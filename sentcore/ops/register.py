@@ -33,9 +33,7 @@ def define(schema: str, plain: Callable, fake: Callable) -> None:
 
 def autograd(name: str, backward: Callable, setup_context: Callable) -> None:
     """Gives ``sentcore::<name>`` its backward, as `torch.library.register_autograd` takes it."""
-    torch.library.register_autograd(
-        f"sentcore::{name}", backward, setup_context=setup_context, lib=_library
-    )
+    torch.library.register_autograd(f"sentcore::{name}", backward, setup_context=setup_context, lib=_library)
 
 
 def _use_plain_on_cuda(reason: str) -> None:

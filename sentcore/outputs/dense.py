@@ -28,9 +28,7 @@ class Dense(nn.Module):
     def __init__(self, spec: DenseSpec) -> None:
         super().__init__()
         if spec.activation not in _ACTIVATE:
-            raise ArgumentValueError(
-                f"activation is {spec.activation!r}; accepted: {', '.join(_ACTIVATE)}"
-            )
+            raise ArgumentValueError(f"activation is {spec.activation!r}; accepted: {', '.join(_ACTIVATE)}")
         self.activation = spec.activation
         out_features, in_features = spec.weight.shape
         self.linear = nn.Linear(in_features, out_features, bias=spec.bias is not None)

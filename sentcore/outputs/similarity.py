@@ -14,9 +14,7 @@ SIMILARITY_FNS = ("cosine", "dot", "euclidean", "manhattan")
 def check_similarity_fn(name: str) -> str:
     """`name` itself, or an ArgumentValueError."""
     if name not in SIMILARITY_FNS:
-        raise ArgumentValueError(
-            f"similarity_fn_name is {name!r}; accepted: {', '.join(SIMILARITY_FNS)}"
-        )
+        raise ArgumentValueError(f"similarity_fn_name is {name!r}; accepted: {', '.join(SIMILARITY_FNS)}")
     return name
 
 

@@ -32,9 +32,7 @@ def check_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
             f"the default of {default_batch_tokens(device)}"
         )
     if batch_tokens < 1:
-        raise ArgumentValueError(
-            f"batch_tokens is {batch_tokens}; accepted: at least 1, the tokens computed at once"
-        )
+        raise ArgumentValueError(f"batch_tokens is {batch_tokens}; accepted: at least 1, the tokens computed at once")
     return batch_tokens
 
 

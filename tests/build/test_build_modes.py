@@ -190,9 +190,7 @@ def test_a_mistake_in_our_own_code_is_an_error_and_no_fall_back(tree, best):
 def test_a_second_build_compiles_only_what_was_touched(tree, best, kind, tmp_path):
     if best == "none" or (kind == "cuda" and best != "cuda"):
         pytest.skip(f"this machine has no compiler for {kind}")
-    chosen = {"SENTCORE_BUILD": kind} | (
-        {"SENTCORE_CUDA_ARCHS": "80;90a"} if kind == "cuda" else {}
-    )
+    chosen = {"SENTCORE_BUILD": kind} | ({"SENTCORE_CUDA_ARCHS": "80;90a"} if kind == "cuda" else {})
     succeeded, printed, wheel = build(tree, fresh_requirements(tmp_path / "first"), **chosen)
     assert succeeded, printed
     kernels = ["toy_backward.cu", "toy_forward.cu"] if kind == "cuda" else []

@@ -196,9 +196,7 @@ def test_less_can_be_asked_for(machine, monkeypatch, mode):
 
 
 def test_a_compiler_without_python_headers_says_so(machine, monkeypatch):
-    machine.gxx(
-        'for f; do :; done; grep -q Python.h "$f" && { echo "fatal error: Python.h" >&2; exit 1; }; exit 0'
-    )
+    machine.gxx('for f; do :; done; grep -q Python.h "$f" && { echo "fatal error: Python.h" >&2; exit 1; }; exit 0')
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/bin:/bin")  # for grep, behind our g++
     found = plan.decide()
     assert found.kind == "none"

@@ -9,9 +9,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from folders import change, make_bert_folder, write
 from safetensors.torch import load_file, save_file
 
+from folders import change, make_bert_folder, write
 from sentcore import SentenceEncoder
 from sentcore.checkpoint import load_checkpoint, resolve
 from sentcore.errors import (

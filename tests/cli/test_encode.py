@@ -121,9 +121,7 @@ def test_precision_is_over_all_rows(tiny, sentcore_command, tmp_path, precision,
     texts = ["bb", "ccc", "dddd", "", "x" * 50, "e", "f"]
     (tmp_path / "in.txt").write_text("\n".join(texts))
     output = tmp_path / f"out.{kind}"
-    status, _, _ = sentcore_command(
-        "encode", "--input", tmp_path / "in.txt", "-o", output, "--precision", precision
-    )
+    status, _, _ = sentcore_command("encode", "--input", tmp_path / "in.txt", "-o", output, "--precision", precision)
     assert status == 0
     wanted = quantize(expected(tiny, texts), precision)
     if kind == "npy":
@@ -191,9 +189,7 @@ def test_the_input_is_not_overwritten(tiny, sentcore_command, tmp_path):
 
 @pytest.mark.parametrize("kind", ["npy", "jsonl"])
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_a_failure_leaves_the_old_file_and_nothing_else(
-    tiny, sentcore_command, tmp_path, kind, precision
-):
+def test_a_failure_leaves_the_old_file_and_nothing_else(tiny, sentcore_command, tmp_path, kind, precision):
     rows = [json.dumps({"text": str(i)}) for i in range(7)] + ['{"text": 8}']
     (tmp_path / "in.jsonl").write_text("\n".join(rows))
     output = tmp_path / f"out.{kind}"
@@ -270,9 +266,7 @@ def test_choices_are_those_of_the_library():
 @pytest.mark.parametrize(
     ("terminal", "quiet", "bar"), [(True, [], True), (True, ["--quiet"], False), (False, [], False)]
 )
-def test_a_progress_bar_on_a_terminal_only(
-    tiny, sentcore_command, monkeypatch, tmp_path, terminal, quiet, bar
-):
+def test_a_progress_bar_on_a_terminal_only(tiny, sentcore_command, monkeypatch, tmp_path, terminal, quiet, bar):
     (tmp_path / "in.txt").write_text("a\nb\n")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     sentcore_command("encode", "--input", tmp_path / "in.txt", *quiet)

@@ -45,6 +45,4 @@ def test_info_shows_a_device_that_runs_plain_pytorch(sentcore_command, monkeypat
     }
     monkeypatch.setattr(extension, "_devices", lambda: [device])
     out = sentcore_command("info")[1]
-    assert (
-        "cuda:0: An Old Card (compute capability 6.1), plain PyTorch: too old; buy another" in out
-    )
+    assert "cuda:0: An Old Card (compute capability 6.1), plain PyTorch: too old; buy another" in out

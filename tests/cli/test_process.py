@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 # Without the working directory on the path: the installed package, not a checkout that happens to be the working directory.
-COMMAND = [sys.executable, "-c", "import sys; sys.path[:] = [p for p in sys.path if p]; from sentcore.cli import main; sys.exit(main())"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; sys.path[:] = [p for p in sys.path if p]; from sentcore.cli import main; sys.exit(main())",
+]
 
 
 def run(*argv, **options):

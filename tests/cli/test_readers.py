@@ -36,9 +36,7 @@ def test_a_bad_row_is_named(tmp_path, name, data, line, said):
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda data: data[: len(data) // 2], lambda data: b"no gzip at all"]
-)
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"no gzip at all"])
 def test_damaged_gzip_is_named(tmp_path, damage):
     path = tmp_path / "in.txt.gz"
     path.write_bytes(damage(gzip.compress(bytes(range(32, 127)) * 999)))

@@ -14,9 +14,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 HERE = Path(__file__).resolve().parent
-LIBRARY_VARIABLE = (
-    "SENTCORE_EMULATED_LIBRARY"  # a library built by another process, to be used as it is
-)
+LIBRARY_VARIABLE = "SENTCORE_EMULATED_LIBRARY"  # a library built by another process, to be used as it is
 SEED_VARIABLE = "SENTCORE_EMULATION_SEED"
 SANITIZER_EXIT = 77
 
@@ -66,9 +64,7 @@ def mutated(variant: str, file: str, old: str, new: str) -> Path:
     copy = ROOT / "build" / f"emulation-{variant}" / "csrc"
     changed = (CSRC / file).read_text()
     assert changed.count(old) == 1, f"{old!r} occurs {changed.count(old)} times in {file}, not once"
-    wanted = {
-        path.relative_to(CSRC): path.read_text() for path in CSRC.rglob("*") if path.is_file()
-    }
+    wanted = {path.relative_to(CSRC): path.read_text() for path in CSRC.rglob("*") if path.is_file()}
     wanted[Path(file)] = changed.replace(old, new)
     for path in copy.rglob("*"):
         if path.is_file() and path.relative_to(copy) not in wanted:
@@ -148,7 +144,5 @@ def _tool(name: str) -> str:
 
 
 def _run(command: list) -> None:
-    done = subprocess.run(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}"

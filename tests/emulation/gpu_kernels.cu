@@ -1,5 +1,5 @@
-// Small kernels that show what the emulated GPU gives and what it refuses. They are CUDA like any other: nvcc compiles this
-// file too. Each run_* function launches one and returns null, or the message of the error.
+// Small kernels that show what the emulated GPU gives and what it refuses. They are CUDA like any other: nvcc compiles
+// this file too. Each run_* function launches one and returns null, or the message of the error.
 
 #include <cstdint>
 #include <exception>
@@ -16,7 +16,7 @@ using sentcore::launch;
 using sentcore::LaunchShape;
 namespace ptx = sentcore::ptx;
 
-// ---- meeting other threads ----------------------------------------------------------------------------------------
+// ---- meeting other threads ----
 
 // out [8, 64] int32: one warp operation a row.
 __global__ void warp_operations(int* out) {
@@ -108,17 +108,16 @@ __global__ void misuse(int kind, unsigned char* memory) {
   }
 }
 
-// ---- a matrix product out of asynchronous copies, matrix loads and multiply-accumulates ------------------------------
+// ---- a matrix product out of asynchronous copies, matrix loads and multiply-accumulates ----
 
 enum Fault : int { kNone, kNoWait, kNoBarrier, kNoSecondBarrier };
 constexpr int kTile = 64, kDepth = 32, kStages = 2, kThreads = 128;
 constexpr int kPitch = kDepth + 8, kTransposedPitch = kTile + 8;  // 16 bytes more than a row: no bank conflicts
 
-// c [M, N] float = a [M, K] * b; b is [N, K], or [K, N] when `transposed`. K (and N, transposed) are multiples of 8, the rest
-// is free. A block makes a 64 x 64 tile with 4 warps of 32 x 32.
+// c [M, N] float = a [M, K] * b; b is [N, K], or [K, N] when `transposed`. K (and N, transposed) are multiples of 8,
+// the rest is free. A block makes a 64 x 64 tile with 4 warps of 32 x 32.
 template <typename T, bool transposed>
-__global__ void __launch_bounds__(kThreads)
-    multiply(const T* a, const T* b, float* c, int M, int N, int K, int fault) {
+__global__ void __launch_bounds__(kThreads) multiply(const T* a, const T* b, float* c, int M, int N, int K, int fault) {
   SENTCORE_SHARED(T, tile_a, [kStages][kTile][kPitch]);
   SENTCORE_SHARED(T, tile_b, [kStages][transposed ? kDepth : kTile][transposed ? kTransposedPitch : kPitch]);
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
@@ -130,17 +129,17 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = thread; i < kTile * kDepth / 8; i += kThreads) {
       const int r = i / (kDepth / 8), k = i % (kDepth / 8) * 8;
       const bool outside = row0 + r >= M || k0 + k >= K;
-      ptx::copy_async_16(&tile_a[stage][r][k],
-                         outside ? a : a + static_cast<std::int64_t>(row0 + r) * K + k0 + k, outside);
+      ptx::copy_async_16(&tile_a[stage][r][k], outside ? a : a + static_cast<std::int64_t>(row0 + r) * K + k0 + k,
+                         outside);
       if constexpr (transposed) {
         const int kr = i / (kTile / 8), n = i % (kTile / 8) * 8;
         const bool out = k0 + kr >= K || column0 + n >= N;
-        ptx::copy_async_16(&tile_b[stage][kr][n],
-                           out ? b : b + static_cast<std::int64_t>(k0 + kr) * N + column0 + n, out);
+        ptx::copy_async_16(&tile_b[stage][kr][n], out ? b : b + static_cast<std::int64_t>(k0 + kr) * N + column0 + n,
+                           out);
       } else {
         const bool out = column0 + r >= N || k0 + k >= K;
-        ptx::copy_async_16(&tile_b[stage][r][k],
-                           out ? b : b + static_cast<std::int64_t>(column0 + r) * K + k0 + k, out);
+        ptx::copy_async_16(&tile_b[stage][r][k], out ? b : b + static_cast<std::int64_t>(column0 + r) * K + k0 + k,
+                           out);
       }
     }
   };
@@ -157,8 +156,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int k = 0; k < kDepth; k += 16) {
       std::uint32_t fragment_a[2][4], fragment_b[4][2];
       for (int m = 0; m < 2; ++m) {
-        ptx::load_matrix_x4(fragment_a[m],
-                            &tile_a[stage][warp / 2 * 32 + m * 16 + lane % 16][k + lane / 16 * 8]);
+        ptx::load_matrix_x4(fragment_a[m], &tile_a[stage][warp / 2 * 32 + m * 16 + lane % 16][k + lane / 16 * 8]);
       }
       for (int n = 0; n < 2; ++n) {
         std::uint32_t loaded[4];
@@ -166,8 +164,7 @@ __global__ void __launch_bounds__(kThreads)
         if constexpr (transposed) {
           ptx::load_matrix_x4_transposed(loaded, &tile_b[stage][k + lane % 16][column + lane / 16 * 8]);
         } else {
-          ptx::load_matrix_x4(loaded,
-                              &tile_b[stage][column + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+          ptx::load_matrix_x4(loaded, &tile_b[stage][column + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
         }
         for (int i = 0; i < 4; ++i) fragment_b[2 * n + i / 2][i % 2] = loaded[i];
       }
@@ -226,8 +223,9 @@ EXPORT const char* run_multiply(int half, int transposed, const void* a, const v
                                 int fault) {
   const auto start = [&](auto kernel, auto element) {
     using T = decltype(element);
-    const LaunchShape shape{dim3(static_cast<unsigned>((M + kTile - 1) / kTile), static_cast<unsigned>((N + kTile - 1) / kTile)),
-                            dim3(kThreads)};
+    const LaunchShape shape{
+        dim3(static_cast<unsigned>((M + kTile - 1) / kTile), static_cast<unsigned>((N + kTile - 1) / kTile)),
+        dim3(kThreads)};
     return launch(kernel, shape, nullptr, static_cast<const T*>(a), static_cast<const T*>(b), c, M, N, K, fault);
   };
   return run([&] {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compare import assert_as_accurate
 
+from compare import assert_as_accurate
 from emulation.emulated import SEED_VARIABLE
 from sentcore.ops.add_layer_norm.reference import add_layer_norm_backward, add_layer_norm_forward
 
@@ -99,9 +99,7 @@ def reference_backward(t, saved, dropout_p):
         SEED,
     )
     results = dict(zip(BACKWARD, results, strict=True))
-    empty = {"grad_x": dropout_p == 0.0} | {
-        f"grad_{bias}": t[bias] is None for bias in ("norm_bias", "x_bias")
-    }
+    empty = {"grad_x": dropout_p == 0.0} | {f"grad_{bias}": t[bias] is None for bias in ("norm_bias", "x_bias")}
     return {k: v[:0] if empty.get(k) else v for k, v in results.items()}
 
 
@@ -184,9 +182,7 @@ def test_inputs_that_are_not_contiguous_or_not_aligned(ops, dtype):
         buffer[1:] = value.flatten()
         return buffer[1:].view(value.shape)
 
-    turned = both(
-        ops, {k: v.t().contiguous().t() if v.dim() == 2 else v for k, v in tensors.items()}
-    )
+    turned = both(ops, {k: v.t().contiguous().t() if v.dim() == 2 else v for k, v in tensors.items()})
     assert_same(both(ops, {k: strided(v) for k, v in tensors.items()}), expected)
     assert_same(turned, expected)
     for name in tensors:

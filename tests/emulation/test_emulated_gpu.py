@@ -6,8 +6,8 @@ import ctypes
 
 import pytest
 import torch
-from compare import assert_as_accurate
 
+from compare import assert_as_accurate
 from emulation.emulated import SEED_VARIABLE
 
 SEEDS = range(12)
@@ -48,9 +48,7 @@ def test_block_sums(gpu, monkeypatch, seed):
     out = torch.full((3, 128), torch.nan)
     assert call(gpu, "run_block_sums", out) is None
     total = 128 * 127 / 2
-    assert torch.equal(
-        out, torch.tensor([total, 128.0, 128 * total + total])[:, None].expand(3, 128)
-    )
+    assert torch.equal(out, torch.tensor([total, 128.0, 128 * total + total])[:, None].expand(3, 128))
 
 
 @pytest.mark.parametrize(
@@ -86,9 +84,7 @@ def test_a_block_beyond_the_limits_is_refused(gpu):
 def multiply(gpu, a, b, transposed, fault=0):
     (m, k), n = a.shape, b.shape[1 if transposed else 0]
     c = torch.full((m, n), torch.nan)
-    error = call(
-        gpu, "run_multiply", int(a.dtype == torch.float16), int(transposed), a, b, c, m, n, k, fault
-    )
+    error = call(gpu, "run_multiply", int(a.dtype == torch.float16), int(transposed), a, b, c, m, n, k, fault)
     assert error is None, error
     return c
 
@@ -103,9 +99,7 @@ def test_matrix_product_of_copies_matrix_loads_and_mma(gpu, dtype, transposed, m
     assert_as_accurate(c, a.float() @ b.float().T, exact)
 
 
-@pytest.mark.parametrize(
-    ("fault", "what"), [(1, "wait"), (2, "first barrier"), (3, "second barrier")]
-)
+@pytest.mark.parametrize(("fault", "what"), [(1, "wait"), (2, "first barrier"), (3, "second barrier")])
 def test_a_matrix_product_without_its_waits_is_wrong(gpu, monkeypatch, fault, what):
     a, b = torch.randn(64, 160).bfloat16(), torch.randn(64, 160).bfloat16()
     right = multiply(gpu, a, b, False)
@@ -114,26 +108,20 @@ def test_a_matrix_product_without_its_waits_is_wrong(gpu, monkeypatch, fault, wh
         monkeypatch.setenv(SEED_VARIABLE, str(seed))
         assert torch.equal(multiply(gpu, a, b, False), right)
         wrong += not torch.equal(multiply(gpu, a, b, False, fault), right)
-    assert wrong >= len(SEEDS) // 2, (
-        f"without the {what} only {wrong} of {len(SEEDS)} orders are wrong"
-    )
+    assert wrong >= len(SEEDS) // 2, f"without the {what} only {wrong} of {len(SEEDS)} orders are wrong"
 
 
 def test_half_precision_conversions_round_as_torch_does(gpu):
     every = torch.arange(65536, dtype=torch.int32).to(torch.int16)  # every bit pattern
     from_bfloat16, from_float16 = torch.empty(65536), torch.empty(65536)
-    gpu.convert_from_half(
-        *map(pointer, (every, from_bfloat16, from_float16)), ctypes.c_int64(65536)
-    )
+    gpu.convert_from_half(*map(pointer, (every, from_bfloat16, from_float16)), ctypes.c_int64(65536))
     expected = [every.view(dtype).float() for dtype in (torch.bfloat16, torch.float16)]
     for ours, wanted in zip((from_bfloat16, from_float16), expected, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=0, atol=0, equal_nan=True)
 
     # Every value, its neighbours in float32, the middle between it and the next, and values beyond both ranges.
     values = torch.cat(expected)
-    bits = torch.cat(
-        [v.view(torch.int32) + step for v in expected for step in (-1, 0, 1, 0x1000, 0x8000)]
-    )
+    bits = torch.cat([v.view(torch.int32) + step for v in expected for step in (-1, 0, 1, 0x1000, 0x8000)])
     values = torch.cat(
         (
             values,

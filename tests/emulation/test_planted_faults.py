@@ -57,9 +57,7 @@ def test_a_missing_barrier_is_found(name):
         pytest.skip(reason)
     file, barrier, tests = BARRIERS[name]
     sources = emulated.mutated(name, file, barrier, "")
-    done = emulated.pytest_with(
-        emulated.build(name, sources, kernels=False), KERNEL_TESTS, f"-k={tests}"
-    )
+    done = emulated.pytest_with(emulated.build(name, sources, kernels=False), KERNEL_TESTS, f"-k={tests}")
     assert done.returncode == 1, done.stdout  # 1: tests were run, and failed
     assert "AssertionError" in done.stdout
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from folders import make_bert_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from folders import make_bert_folder
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
 
@@ -27,9 +27,7 @@ def pair(minilm_folder):
 
 
 def rows(tokens):
-    return [
-        tokens.token_ids[a:b].tolist() for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
-    ]
+    return [tokens.token_ids[a:b].tolist() for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)]
 
 
 def test_real_texts(pair, texts):
@@ -92,7 +90,11 @@ def test_lower_case_setting(tmp_path):
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     kept = Tokenizer.from_folder(folder, 24)("The CAT")
     lowered = Tokenizer.from_folder(folder, 24, do_lower_case=True)("The CAT")
-    assert kept.token_ids.tolist() != lowered.token_ids.tolist() == Tokenizer.from_folder(folder, 24)("the cat").token_ids.tolist()
+    assert (
+        kept.token_ids.tolist()
+        != lowered.token_ids.tolist()
+        == Tokenizer.from_folder(folder, 24)("the cat").token_ids.tolist()
+    )
 
 
 def test_decode_and_tokens(pair):

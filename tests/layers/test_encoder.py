@@ -7,10 +7,10 @@ import pickle
 
 import pytest
 import torch
-from compare import SAME_FEATURES_FLOAT32
-from folders import make_bert_folder
 from transformers import AutoModel
 
+from compare import SAME_FEATURES_FLOAT32
+from folders import make_bert_folder
 from sentcore import Encoder, EncoderConfig, PackedBatch
 from sentcore.checkpoint import load_checkpoint
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compare import assert_as_accurate
 
+from compare import assert_as_accurate
 from sentcore import ops
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 
@@ -48,9 +48,7 @@ def run(function, given, grad_out, grad_total, **options):
 @pytest.mark.parametrize(("tokens", "hidden"), SHAPES)
 @pytest.mark.parametrize("dropout_p", [0.0, 0.3])
 @pytest.mark.parametrize("absent", [(), ("residual", "norm_bias", "x_bias")])
-def test_forward_and_backward_are_as_accurate_as_plain_pytorch(
-    dtype, tokens, hidden, dropout_p, absent
-):
+def test_forward_and_backward_are_as_accurate_as_plain_pytorch(dtype, tokens, hidden, dropout_p, absent):
     given = {k: v for k, v in tensors(tokens, hidden, dtype).items() if k not in absent}
     grad_out, grad_total = torch.randn(2, tokens, hidden, generator=torch.Generator().manual_seed(1)).to(dtype)
     options = {"dropout_p": dropout_p, "seed": SEED}
@@ -75,9 +73,7 @@ def test_definition_is_the_formula():
 def test_float32_parameters_beside_bfloat16():
     given = tensors(9, 48, torch.float32)
     x, residual = given["x"].bfloat16(), given["residual"].bfloat16()
-    out = ops.add_layer_norm(
-        x, residual, given["weight"], given["norm_bias"], x_bias=given["x_bias"], eps=1e-5
-    )
+    out = ops.add_layer_norm(x, residual, given["weight"], given["norm_bias"], x_bias=given["x_bias"], eps=1e-5)
     exact = ops.reference.add_layer_norm(
         x.double(),
         residual.double(),
@@ -164,9 +160,7 @@ def test_gradcheck(dropout_p):
 @pytest.mark.parametrize("save", [True, False])
 def test_opcheck(save):
     given = {k: v.requires_grad_(save) for k, v in tensors(5, 6, torch.float32).items()}
-    torch.library.opcheck(
-        torch.ops.sentcore.add_layer_norm.default, (*given.values(), 0.3, SEED, 1e-5, save)
-    )
+    torch.library.opcheck(torch.ops.sentcore.add_layer_norm.default, (*given.values(), 0.3, SEED, 1e-5, save))
 
 
 def test_compiles_as_one_graph():

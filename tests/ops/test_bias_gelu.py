@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from compare import assert_as_accurate
 
+from compare import assert_as_accurate
 from sentcore import ops
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 
@@ -78,9 +78,7 @@ def test_opcheck():
     )
     torch.library.opcheck(torch.ops.sentcore.bias_gelu.default, (x, bias, "none"))
     torch.library.opcheck(torch.ops.sentcore.bias_gelu.default, (x, None, "tanh"))
-    torch.library.opcheck(
-        torch.ops.sentcore.bias_gelu_layer_norm.default, (x, bias, weight, norm_bias, 1e-5)
-    )
+    torch.library.opcheck(torch.ops.sentcore.bias_gelu_layer_norm.default, (x, bias, weight, norm_bias, 1e-5))
 
 
 def test_compiles_as_one_graph():
@@ -88,9 +86,7 @@ def test_compiles_as_one_graph():
     function = torch.compile(lambda x, b: ops.bias_gelu(x, b), fullgraph=True)
     torch.testing.assert_close(function(x, bias), ops.reference.bias_gelu(x, bias))
     function = torch.compile(lambda x, b: ops.bias_gelu_layer_norm(x, b, b, b, 1e-5), fullgraph=True)
-    torch.testing.assert_close(
-        function(x, bias), ops.reference.bias_gelu_layer_norm(x, bias, bias, bias, 1e-5)
-    )
+    torch.testing.assert_close(function(x, bias), ops.reference.bias_gelu_layer_norm(x, bias, bias, bias, 1e-5))
 
 
 def test_wrong_arguments_are_named():

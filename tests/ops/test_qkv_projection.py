@@ -70,9 +70,7 @@ def test_opcheck_and_compile():
     op = torch.ops.sentcore.qkv_projection.default
     torch.library.opcheck(op, (x, *leaves, 2, None, None))
     torch.library.opcheck(op, (x, leaves[0], None, None, leaves[3], None, None, 2, None, None))
-    function = torch.compile(
-        lambda x: ops.qkv_projection(x, weights, biases, num_heads=2), fullgraph=True
-    )
+    function = torch.compile(lambda x: ops.qkv_projection(x, weights, biases, num_heads=2), fullgraph=True)
     torch.testing.assert_close(function(x), ops.reference.qkv_projection(x, weights, biases, num_heads=2))
 
 

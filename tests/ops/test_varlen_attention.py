@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compare import assert_as_accurate
 
+from compare import assert_as_accurate
 from sentcore import ops
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 
@@ -124,12 +124,8 @@ def test_opcheck_and_compile():
     qkv, cu = draw(9, 3, 2, 4, dtype=torch.float32).requires_grad_(), offsets([3, 4, 2])
     bias = draw(2, 4, 4, dtype=torch.float32).requires_grad_()
     op = torch.ops.sentcore.varlen_attention.default
-    torch.library.opcheck(
-        op, (qkv, None, cu, cu, 4, 4, None, bias, None, -1, -1, False, 0.0, None, True)
-    )
-    torch.library.opcheck(
-        op, (qkv.detach(), None, cu, cu, 4, 4, 0.5, None, None, 1, 1, True, 0.0, None, False)
-    )
+    torch.library.opcheck(op, (qkv, None, cu, cu, 4, 4, None, bias, None, -1, -1, False, 0.0, None, True))
+    torch.library.opcheck(op, (qkv.detach(), None, cu, cu, 4, 4, 0.5, None, None, 1, 1, True, 0.0, None, False))
     function = torch.compile(lambda qkv: ops.varlen_attention(qkv, cu, 4), fullgraph=True)
     out = function(qkv)
     torch.testing.assert_close(out, ops.reference.varlen_attention(qkv, cu, 4))

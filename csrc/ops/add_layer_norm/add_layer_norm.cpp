@@ -16,7 +16,7 @@ namespace {
 
 using OptionalTensor = std::optional<Tensor>;
 
-// ---- the two devices ----------------------------------------------------------------------------------------------
+// ---- the two devices ----
 
 #ifdef SENTCORE_CPU_OPS
 struct Cpu {
@@ -42,7 +42,7 @@ struct Cuda {
 };
 #endif
 
-// ---- checks shared by forward and backward ------------------------------------------------------------------------
+// ---- checks shared by forward and backward ----
 
 template <typename Device>
 void check_input(const Checks& check, const char* name, const Tensor& tensor) {
@@ -93,7 +93,7 @@ ScalarType stat_dtype(const Tensor& input) {
 
 const std::int64_t* seed_of(const OptionalTensor& seed) { return static_cast<const std::int64_t*>(data_of(seed)); }
 
-// ---- forward ------------------------------------------------------------------------------------------------------
+// ---- forward ----
 
 // x [T,H], residual [T,H], weight [H], norm_bias [H], x_bias [H], seed [2] int64
 // -> out [T,H], total [T,H], mean [T], rstd [T]; the last three without rows unless save_for_backward.
@@ -146,17 +146,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x, const Option
   return {out, total, mean, rstd};
 }
 
-// ---- backward -----------------------------------------------------------------------------------------------------
+// ---- backward ----
 
 // grad_out [T,H], grad_total [T,H], total [T,H], mean [T], rstd [T], weight [H], seed [2] int64
 // -> grad_x [T,H] ([0,H] without dropout), grad_residual [T,H], grad_weight [H], grad_norm_bias [H], grad_x_bias [H]
 //    (the last two [0] where the forward had no such bias).
 template <typename Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const OptionalTensor& grad_total,
-                                                            const Tensor& total, const Tensor& mean,
-                                                            const Tensor& rstd, const Tensor& weight,
-                                                            bool has_norm_bias, bool has_x_bias, double dropout_p,
-                                                            const OptionalTensor& seed) {
+                                                            const Tensor& total, const Tensor& mean, const Tensor& rstd,
+                                                            const Tensor& weight, bool has_norm_bias, bool has_x_bias,
+                                                            double dropout_p, const OptionalTensor& seed) {
   const Checks check("add_layer_norm_backward");
   check_input<Device>(check, "total", total);
   check_like(check, "grad_out", grad_out, "total", total);

@@ -1,9 +1,9 @@
 // add_layer_norm: total = residual + dropout(x + x_bias); out = LayerNorm(total) * weight + norm_bias.
 //
-// T rows (tokens) of H columns (hidden); both free, T may be 0. Every tensor is contiguous, and outputs overlap nothing.
-// `dtype` is the type of x and of everything [T, H]; `weight_dtype` that of everything [H]: the same, or float32 beside
-// a half-precision dtype. Arithmetic and `stat` are float32 (float64 when dtype is float64). Pointers marked "or null"
-// leave their term out.
+// T rows (tokens) of H columns (hidden); both free, T may be 0. Every tensor is contiguous, and outputs overlap
+// nothing. `dtype` is the type of x and of everything [T, H]; `weight_dtype` that of everything [H]: the same, or
+// float32 beside a half-precision dtype. Arithmetic and `stat` are float32 (float64 when dtype is float64). Pointers
+// marked "or null" leave their term out.
 #pragma once
 
 #include <cstdint>
@@ -15,14 +15,15 @@
 
 namespace sentcore {
 
-// total is rounded to dtype before it is normalized: the backward sees no other one, and out is the same with and without
-// saving. Nothing is accumulated into; total, mean and rstd are written only when all three are there, for the backward.
+// total is rounded to dtype before it is normalized: the backward sees no other one, and out is the same with and
+// without saving. Nothing is accumulated into; total, mean and rstd are written only when all three are there, for the
+// backward.
 struct AddLayerNormForward {
-  std::int64_t rows;         // T
-  std::int64_t hidden;       // H
+  std::int64_t rows;    // T
+  std::int64_t hidden;  // H
   Dtype dtype;
   Dtype weight_dtype;
-  double dropout_p;          // in [0, 1); above 0 needs seed
+  double dropout_p;  // in [0, 1); above 0 needs seed
   double eps;
   const void* x;             // [T, H] dtype
   const void* residual;      // [T, H] dtype, or null
@@ -36,12 +37,12 @@ struct AddLayerNormForward {
   void* rstd;                // [T] stat, or null: 1 / sqrt(biased variance + eps)
 };
 
-// Every output is overwritten. The sums over T have a fixed order, so they repeat bit for bit: group g of `groups` sums the
-// rows it owns into its slice of `partial`, and the slices are then added in order.
+// Every output is overwritten. The sums over T have a fixed order, so they repeat bit for bit: group g of `groups` sums
+// the rows it owns into its slice of `partial`, and the slices are then added in order.
 struct AddLayerNormBackward {
-  std::int64_t rows;         // T
-  std::int64_t hidden;       // H
-  std::int64_t groups;       // G, of add_layer_norm_groups_*(T)
+  std::int64_t rows;    // T
+  std::int64_t hidden;  // H
+  std::int64_t groups;  // G, of add_layer_norm_groups_*(T)
   Dtype dtype;
   Dtype weight_dtype;
   double dropout_p;          // in [0, 1); above 0 needs seed and grad_x

@@ -5,8 +5,8 @@
 //   grad_x        = grad_residual * keep / (1 - dropout_p)
 // and over the rows grad_weight = sum(grad_out * n), grad_norm_bias = sum(grad_out), grad_x_bias = sum(grad_x).
 //
-// A block is a group: it owns rows, keeps their column sums, and writes them to its slice of `partial`; add_groups adds the
-// slices. As in the forward there are two such kernels, a warp per row (H <= 1024 in packs) and a block per row.
+// A block is a group: it owns rows, keeps their column sums, and writes them to its slice of `partial`; add_groups adds
+// the slices. As in the forward there are two such kernels, a warp per row (H <= 1024 in packs) and a block per row.
 
 #include "common/dtypes.cuh"
 #include "common/philox.cuh"
@@ -17,10 +17,10 @@
 namespace sentcore {
 namespace {
 
-constexpr int kWarps = 4;            // warp kernel: rows a block works on at a time
-constexpr int kBlockThreads = 256;   // block kernel
-constexpr int kSumColumns = 32;      // add_groups: columns of a block ...
-constexpr int kSumSlices = 16;       // ... and threads for each of them
+constexpr int kWarps = 4;           // warp kernel: rows a block works on at a time
+constexpr int kBlockThreads = 256;  // block kernel
+constexpr int kSumColumns = 32;     // add_groups: columns of a block ...
+constexpr int kSumSlices = 16;      // ... and threads for each of them
 constexpr int kRowsPerGroup = 2 * kWarps;
 // Two blocks on each of 132 multiprocessors. A constant, so that sums do not depend on the GPU.
 constexpr std::int64_t kMaxGroups = 264;
@@ -120,7 +120,7 @@ __device__ __forceinline__ void finish(const AddLayerNormBackward& args, const S
   }
 }
 
-// ---- a warp per row -----------------------------------------------------------------------------------------------
+// ---- a warp per row ----
 
 // kPacks packs a lane cover the row. Dynamic shared memory: float [kWarps, H].
 template <typename T, typename W, int kPacks>
@@ -191,13 +191,12 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, 2)
   }
 }
 
-// ---- a block per row ----------------------------------------------------------------------------------------------
+// ---- a block per row ----
 
-// Packs of N elements (H a multiple of N), any H. Each thread keeps the column sums of its columns in the group's slices
-// of `partial`, which stay in L2.
+// Packs of N elements (H a multiple of N), any H. Each thread keeps the column sums of its columns in the group's
+// slices of `partial`, which stay in L2.
 template <typename T, typename W, int N>
-__global__ void __launch_bounds__(kBlockThreads)
-    backward_block(const AddLayerNormBackward args, const Scales scales) {
+__global__ void __launch_bounds__(kBlockThreads) backward_block(const AddLayerNormBackward args, const Scales scales) {
   const Dropout dropout = dropout_of(args, scales);
   const float count = static_cast<float>(args.hidden);
   const std::int64_t first = static_cast<std::int64_t>(threadIdx.x) * N;
@@ -229,7 +228,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-// ---- the sum over groups ------------------------------------------------------------------------------------------
+// ---- the sum over groups ----
 
 // Grid: columns / kSumColumns, 3 sums. Thread (c, s) adds the groups s, s + kSumSlices, ... of its column; one thread a
 // column then adds those.
@@ -258,7 +257,7 @@ __global__ void __launch_bounds__(kSumColumns* kSumSlices) add_groups(const AddL
   }
 }
 
-// ---- which of them ------------------------------------------------------------------------------------------------
+// ---- which of them ----
 
 template <typename T, typename W>
 cudaError_t launch_rows(const AddLayerNormBackward& args, cudaStream_t stream) {

@@ -15,8 +15,8 @@ namespace sentcore {
 namespace {
 
 using cpu::narrow;
-using cpu::widen;
 using cpu::Wide;
+using cpu::widen;
 
 constexpr std::int64_t kElementsPerTask = 1 << 14;  // below, handing work to another thread costs more than it gains
 constexpr std::int64_t kRowsPerGroup = 32;
@@ -63,7 +63,7 @@ Dropout dropout_of(const Args& args) {
           dropout_threshold(args.dropout_p)};
 }
 
-// ---- forward ------------------------------------------------------------------------------------------------------
+// ---- forward ----
 
 template <typename T>
 struct ForwardRows {
@@ -102,8 +102,7 @@ struct ForwardRows {
         }
       }
       const A mean = cpu::sum_over<A>(hidden, [&](std::int64_t j) { return total[j]; }) / static_cast<A>(hidden);
-      const A squares =
-          cpu::sum_over<A>(hidden, [&](std::int64_t j) { return (total[j] - mean) * (total[j] - mean); });
+      const A squares = cpu::sum_over<A>(hidden, [&](std::int64_t j) { return (total[j] - mean) * (total[j] - mean); });
       const A rstd = A(1) / std::sqrt(squares / static_cast<A>(hidden) + static_cast<A>(args.eps));
       if (args.total != nullptr) {
         T* saved = static_cast<T*>(args.total) + r * hidden;
@@ -132,7 +131,7 @@ void forward(const AddLayerNormForward& args) {
   });
 }
 
-// ---- backward -----------------------------------------------------------------------------------------------------
+// ---- backward ----
 
 template <typename T>
 struct BackwardGroup {
@@ -150,7 +149,7 @@ struct BackwardGroup {
       sums[s] = static_cast<A*>(args.partial) + (s * args.groups + group) * hidden;
       std::fill_n(sums[s], hidden, A(0));
     }
-    A *__restrict weight_sum = sums[0], *__restrict norm_bias_sum = sums[1], *__restrict x_bias_sum = sums[2];
+    A* __restrict weight_sum = sums[0], * __restrict norm_bias_sum = sums[1], * __restrict x_bias_sum = sums[2];
     const std::int64_t begin = args.rows * group / args.groups, end = args.rows * (group + 1) / args.groups;
     for (std::int64_t r = begin; r < end; ++r) {
       const T* grad_out = static_cast<const T*>(args.grad_out) + r * hidden;
@@ -214,7 +213,7 @@ void backward(const AddLayerNormBackward& args) {
                     [&](std::int64_t begin, std::int64_t end) { add_groups<W, A>(args, begin, end); });
 }
 
-// ---- dtypes -------------------------------------------------------------------------------------------------------
+// ---- dtypes ----
 
 template <typename T>
 struct TypeOf {
@@ -234,8 +233,7 @@ void for_dtypes(Dtype dtype, Dtype weight_dtype, const Run& run) {
       return same ? run(TypeOf<cpu::BFloat16>{}, TypeOf<cpu::BFloat16>{})
                   : run(TypeOf<cpu::BFloat16>{}, TypeOf<float>{});
     case Dtype::float16:
-      return same ? run(TypeOf<cpu::Float16>{}, TypeOf<cpu::Float16>{})
-                  : run(TypeOf<cpu::Float16>{}, TypeOf<float>{});
+      return same ? run(TypeOf<cpu::Float16>{}, TypeOf<cpu::Float16>{}) : run(TypeOf<cpu::Float16>{}, TypeOf<float>{});
   }
 }
 

@@ -64,8 +64,8 @@ __device__ __forceinline__ void add(const AddLayerNormForward& args, const Scale
 #pragma unroll
     for (int i = 0; i < N; ++i) total[i] += residual[i];
   }
-  // The backward reads total as it was saved, so the statistics are of the same rounded values: in a row of nearly equal
-  // elements rstd is huge, and a difference in rounding alone would become a gradient.
+  // The backward reads total as it was saved, so the statistics are of the same rounded values: in a row of nearly
+  // equal elements rstd is huge, and a difference in rounding alone would become a gradient.
 #pragma unroll
   for (int i = 0; i < N; ++i) total[i] = to_float(from_float<T>(total[i]));
 }
@@ -94,14 +94,13 @@ __device__ __forceinline__ void store_row(const AddLayerNormForward& args, std::
   store_from_float<Access::reused>(static_cast<T*>(args.out) + index, out);
 }
 
-__device__ __forceinline__ void store_stats(const AddLayerNormForward& args, std::int64_t row, float mean,
-                                            float rstd) {
+__device__ __forceinline__ void store_stats(const AddLayerNormForward& args, std::int64_t row, float mean, float rstd) {
   if (args.total == nullptr) return;
   static_cast<float*>(args.mean)[row] = mean;
   static_cast<float*>(args.rstd)[row] = rstd;
 }
 
-// ---- a warp per row -----------------------------------------------------------------------------------------------
+// ---- a warp per row ----
 
 // kPacks packs a lane cover the row: H <= kPacks * 32 * kPackSize<T>, H a multiple of kPackSize<T>.
 template <typename T, typename W, int kPacks>
@@ -153,7 +152,7 @@ __global__ void __launch_bounds__(kRowsPerBlock* kWarpSize)
   }
 }
 
-// ---- a block per row ----------------------------------------------------------------------------------------------
+// ---- a block per row ----
 
 // Packs of N elements (H a multiple of N). With `cached`, H floats of dynamic shared memory keep the row between the
 // three passes, each thread its own columns; without, total is computed again from x and residual.
@@ -168,12 +167,12 @@ __global__ void __launch_bounds__(kBlockThreads)
 
   for (std::int64_t row = blockIdx.x; row < args.rows; row += gridDim.x) {
     const std::int64_t begin = row * args.hidden;
-    const auto compute = [&](std::int64_t column, float(&total)[N]) {
+    const auto compute = [&](std::int64_t column, float (&total)[N]) {
       Operands<T, N> operands;
       load_operands(args, begin + column, operands);
       add<W>(args, scales, dropout, operands, begin + column, column, total);
     };
-    const auto total_at = [&](std::int64_t column, float(&total)[N]) {
+    const auto total_at = [&](std::int64_t column, float (&total)[N]) {
       if (!cached) return compute(column, total);
 #pragma unroll
       for (int i = 0; i < N; ++i) total[i] = cache[column + i];
@@ -211,15 +210,15 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-// ---- which of them ------------------------------------------------------------------------------------------------
+// ---- which of them ----
 
 template <typename T, typename W>
 cudaError_t launch_forward(const AddLayerNormForward& args, cudaStream_t stream) {
   constexpr int N = kPackSize<T>;
   const Scales scales{static_cast<float>(1.0 / (1.0 - args.dropout_p)), static_cast<float>(args.eps),
                       dropout_threshold(args.dropout_p)};
-  const bool packs = args.hidden % N == 0 && packs_fit({args.x, args.residual, args.weight, args.norm_bias,
-                                                        args.x_bias, args.out, args.total});
+  const bool packs = args.hidden % N == 0 &&
+                     packs_fit({args.x, args.residual, args.weight, args.norm_bias, args.x_bias, args.out, args.total});
   if (packs && args.hidden <= kMaxWarpHidden) {
     const LaunchShape shape{dim3(static_cast<unsigned>(ceil_div<std::int64_t>(args.rows, kRowsPerBlock))),
                             dim3(kRowsPerBlock * kWarpSize)};

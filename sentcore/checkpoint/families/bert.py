@@ -13,7 +13,9 @@ from sentcore.errors import CheckpointError, SentcoreError
 ACTS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 
 # Heads and buffers that a sentence feature does not pass through.
-IGNORED = re.compile(r"(pooler\.|cls\.|classifier\.|qa_outputs\.|dropout\.|embeddings\.position_ids$|embeddings\.token_type_ids$)")
+IGNORED = re.compile(
+    r"(pooler\.|cls\.|classifier\.|qa_outputs\.|dropout\.|embeddings\.position_ids$|embeddings\.token_type_ids$)"
+)
 
 _EMBEDDINGS = {
     "embeddings.word_embeddings": "embeddings.word_embeddings",

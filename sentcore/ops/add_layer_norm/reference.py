@@ -79,9 +79,7 @@ def add_layer_norm_backward(
     normalized = (total.to(wide) - mean[:, None]) * rstd[:, None]
     scaled = grad * weight.to(wide)
     grad_residual = rstd[:, None] * (
-        scaled
-        - scaled.mean(dim=1, keepdim=True)
-        - normalized * (scaled * normalized).mean(dim=1, keepdim=True)
+        scaled - scaled.mean(dim=1, keepdim=True) - normalized * (scaled * normalized).mean(dim=1, keepdim=True)
     )
     if grad_total is not None:
         grad_residual = grad_residual + grad_total.to(wide)

@@ -32,13 +32,9 @@ def _forward_fake(x, residual, weight, norm_bias, x_bias, dropout_p, seed, eps, 
     )
 
 
-def _backward(
-    grad_out, grad_total, total, mean, rstd, weight, has_norm_bias, has_x_bias, dropout_p, seed
-):
-    grad_x, grad_residual, grad_weight, grad_norm_bias, grad_x_bias = (
-        reference.add_layer_norm_backward(
-            grad_out, grad_total, total, mean, rstd, weight, dropout_p, seed
-        )
+def _backward(grad_out, grad_total, total, mean, rstd, weight, has_norm_bias, has_x_bias, dropout_p, seed):
+    grad_x, grad_residual, grad_weight, grad_norm_bias, grad_x_bias = reference.add_layer_norm_backward(
+        grad_out, grad_total, total, mean, rstd, weight, dropout_p, seed
     )
     return (
         grad_x if dropout_p > 0.0 else total.new_empty((0, total.shape[1])),
@@ -49,9 +45,7 @@ def _backward(
     )
 
 
-def _backward_fake(
-    grad_out, grad_total, total, mean, rstd, weight, has_norm_bias, has_x_bias, dropout_p, seed
-):
+def _backward_fake(grad_out, grad_total, total, mean, rstd, weight, has_norm_bias, has_x_bias, dropout_p, seed):
     tokens, hidden = total.shape
     return (
         total.new_empty((tokens if dropout_p > 0.0 else 0, hidden)),

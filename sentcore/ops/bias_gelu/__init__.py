@@ -9,9 +9,7 @@ from sentcore.ops.bias_gelu import register  # noqa: F401  declares sentcore::bi
 from sentcore.ops.checks import check_input, check_parameter
 
 
-def bias_gelu(
-    x: torch.Tensor, bias: torch.Tensor | None, *, approximate: str = "none"
-) -> torch.Tensor:
+def bias_gelu(x: torch.Tensor, bias: torch.Tensor | None, *, approximate: str = "none") -> torch.Tensor:
     """gelu(x + bias).
 
     Args:

@@ -34,16 +34,13 @@ def _setup_context(ctx, inputs, output):
 
 def _autograd(ctx, grad_out):
     x, bias = ctx.saved_tensors
-    grad_x, grad_bias = torch.ops.sentcore.bias_gelu_backward.default(
-        grad_out, x, bias, ctx.approximate
-    )
+    grad_x, grad_bias = torch.ops.sentcore.bias_gelu_backward.default(grad_out, x, bias, ctx.approximate)
     return grad_x, grad_bias if bias is not None else None, None
 
 
 define("bias_gelu(Tensor x, Tensor? bias, str approximate) -> Tensor", _forward, _forward_fake)
 define(
-    "bias_gelu_backward(Tensor grad_out, Tensor x, Tensor? bias, str approximate)"
-    " -> (Tensor grad_x, Tensor grad_bias)",
+    "bias_gelu_backward(Tensor grad_out, Tensor x, Tensor? bias, str approximate) -> (Tensor grad_x, Tensor grad_bias)",
     _backward,
     _backward_fake,
 )

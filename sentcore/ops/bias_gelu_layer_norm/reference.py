@@ -46,9 +46,7 @@ def bias_gelu_layer_norm_backward(
     grad = grad_out.to(wide)
     scaled = grad * weight.to(wide)
     grad_activated = rstd * (
-        scaled
-        - scaled.mean(dim=1, keepdim=True)
-        - normalized * (scaled * normalized).mean(dim=1, keepdim=True)
+        scaled - scaled.mean(dim=1, keepdim=True) - normalized * (scaled * normalized).mean(dim=1, keepdim=True)
     )
     grad_x = grad_activated * (cumulative + total * density)
     return (

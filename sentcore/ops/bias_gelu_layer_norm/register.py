@@ -42,10 +42,8 @@ def _setup_context(ctx, inputs, output):
 
 def _autograd(ctx, grad_out):
     x, bias, weight = ctx.saved_tensors
-    grad_x, grad_bias, grad_weight, grad_norm_bias = (
-        torch.ops.sentcore.bias_gelu_layer_norm_backward.default(
-            grad_out, x, bias, weight, ctx.has_norm_bias, ctx.eps
-        )
+    grad_x, grad_bias, grad_weight, grad_norm_bias = torch.ops.sentcore.bias_gelu_layer_norm_backward.default(
+        grad_out, x, bias, weight, ctx.has_norm_bias, ctx.eps
     )
     return (
         grad_x,

@@ -181,9 +181,7 @@ def _take(tensor: torch.Tensor, place: slice | torch.Tensor, n: int) -> torch.Te
 
 def _put(parts: list[torch.Tensor], places: list, like: torch.Tensor) -> torch.Tensor:
     """The groups' rows back at their places in a tensor of `like`'s shape and dtype."""
-    in_order = all(isinstance(place, slice) for place in places) and all(
-        a.stop == b.start for a, b in pairwise(places)
-    )
+    in_order = all(isinstance(place, slice) for place in places) and all(a.stop == b.start for a, b in pairwise(places))
     if in_order and parts and sum(part.shape[0] for part in parts) == like.shape[0]:
         return torch.cat(parts)
     out = torch.zeros(like.shape, dtype=like.dtype, device=like.device)

@@ -22,9 +22,7 @@ def _forward(
     options = reference.Options(
         scale, bias, alibi_slopes, (window_left, window_right), causal, dropout_p, seed, max_seqlen_k
     )
-    out, lse = reference.forward(
-        *_split(q, kv), cu_seqlens_q, cu_seqlens_k, options, with_lse=save_for_backward
-    )
+    out, lse = reference.forward(*_split(q, kv), cu_seqlens_q, cu_seqlens_k, options, with_lse=save_for_backward)
     return out.contiguous(), q.new_empty((0, 0), dtype=_wide(q)) if lse is None else lse
 
 
