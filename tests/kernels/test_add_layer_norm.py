@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compare import assert_as_accurate
-from emulation.emulated import SEED_VARIABLE
+from kernels.emulated import SEED_VARIABLE
 from sentcore.ops.add_layer_norm.reference import add_layer_norm_backward, add_layer_norm_forward
 
 EPS = 1e-5

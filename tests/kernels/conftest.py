@@ -1,4 +1,4 @@
-"""The library of emulated kernels, built once and loaded once."""
+"""The GPUs the kernels of csrc's .cu files are tested on: the emulated one always, a real one where there is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from emulation import emulated
+from kernels import emulated
+from kernels.device import Ops, real_gpu
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +25,19 @@ def library() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ops(library: Path):
-    """The ops, run by the emulated CUDA kernels on CPU tensors."""
+def emulated_ops(library: Path) -> Ops:
+    """The ops, run by the emulated CUDA kernels."""
     emulated.declare()
     torch.ops.load_library(str(library))
-    return torch.ops.sentcore_emulated
+    return Ops("sentcore_emulated", "cpu")
+
+
+@pytest.fixture(scope="session", params=["emulated", *real_gpu()])
+def ops(request: pytest.FixtureRequest) -> Ops:
+    """The ops, run by the CUDA kernels on each GPU there is, from CPU tensors to CPU tensors."""
+    if request.param == "emulated":
+        return request.getfixturevalue("emulated_ops")
+    return Ops("sentcore", request.param)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compare import assert_as_accurate
-from emulation.emulated import SEED_VARIABLE
+from kernels.emulated import SEED_VARIABLE
 
 SEEDS = range(12)
 

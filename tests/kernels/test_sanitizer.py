@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emulation import emulated
+from kernels import emulated
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,8 @@ def sanitized():
 def test_no_access_out_of_range(sanitized):
     done = emulated.pytest_with(
         sanitized,
-        "tests/emulation/test_add_layer_norm.py",
-        "tests/emulation/test_emulated_gpu.py",
+        "tests/kernels/test_add_layer_norm.py",
+        "tests/kernels/test_emulated_gpu.py",
         # Neither sizes nor addresses of their own, and long.
         "-k=not more_rows and not order_of_threads and not refus",
         sanitize=True,

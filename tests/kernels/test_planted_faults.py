@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from emulation import emulated
+from kernels import emulated
 
 FORWARD = "ops/add_layer_norm/add_layer_norm_forward.cu"
 BACKWARD = "ops/add_layer_norm/add_layer_norm_backward.cu"
-KERNEL_TESTS = "tests/emulation/test_add_layer_norm.py"
+KERNEL_TESTS = "tests/kernels/test_add_layer_norm.py"
 
 # The barrier that is removed, and the tests that must see it.
 BARRIERS = {

@@ -1,0 +1,47 @@
+"""The ops on one of the GPUs, emulated or real, called with CPU tensors so that a test need not know which."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from kernels.emulated import LIBRARY_VARIABLE
+
+
+def real_gpu() -> list[str]:
+    """["cuda"] where a GPU is there that the installed extension has kernels for; else nothing."""
+    if os.environ.get(LIBRARY_VARIABLE) or not torch.cuda.is_available():
+        return []
+    from sentcore import build_info
+
+    return ["cuda"] if any(device["runs_native"] for device in build_info()["devices"]) else []
+
+
+class Ops:
+    """`torch.ops.<namespace>` whose tensors go to a device and come back.
+
+    A tensor keeps its strides and its offset in a storage of the same size, so that one that is not contiguous, or not
+    aligned, is so on the device too.
+    """
+
+    def __init__(self, namespace: str, device: str) -> None:
+        self.namespace, self.device = getattr(torch.ops, namespace), device
+
+    def __getattr__(self, name: str):
+        op = getattr(self.namespace, name)
+        if self.device == "cpu":
+            return op
+
+        def call(*args, **kwargs):
+            results = op(*map(self._there, args), **{key: self._there(value) for key, value in kwargs.items()})
+            return tuple(t.cpu() for t in results) if isinstance(results, tuple | list) else results.cpu()
+
+        return call
+
+    def _there(self, value):
+        if not isinstance(value, torch.Tensor):
+            return value
+        count = value.untyped_storage().nbytes() // value.element_size()
+        whole = value.as_strided((count,), (1,), 0).to(self.device)
+        return whole.as_strided(value.shape, value.stride(), value.storage_offset())
