@@ -10,10 +10,14 @@ Nothing is padded in either. Five tokens of two sentences, ``[CLS] hi [SEP]`` an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
+
+from sentcore.errors import ArgumentTypeError
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,40 @@ class PackedBatch:
     token_type_ids: torch.Tensor
     cu_seqlens: torch.Tensor
     max_seqlen: int
+
+    @classmethod
+    def from_sequences(
+        cls, sequences: Iterable[Sequence[int] | torch.Tensor], *, device: torch.device | str | None = None
+    ) -> PackedBatch:
+        """Packs B sequences of token ids as they are: positions count from 0 in each, token types are zero.
+
+        Args:
+            sequences: lists, or [length] integer tensors; an empty one is fine.
+            device: where the batch goes; None for where the tensors are.
+
+        Raises:
+            ArgumentTypeError: a sequence that is no flat row of integers, by its position.
+        """
+        rows = []
+        for index, sequence in enumerate(sequences):
+            row = torch.as_tensor(sequence)
+            integers = row.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8)
+            if row.dim() != 1 or (row.numel() and not integers):
+                raise ArgumentTypeError(
+                    f"sequences[{index}] is of shape {list(row.shape)} and {row.dtype}; accepted: a flat list or an "
+                    "integer tensor of token ids. Tokenize the text first"
+                )
+            rows.append(row.to(device=device, dtype=torch.int64))
+        lengths = [len(row) for row in rows]
+        where = rows[0].device if rows else device
+        token_ids = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64, device=device)
+        return cls(
+            token_ids=token_ids,
+            position_ids=torch.cat([torch.arange(length, device=where) for length in [*lengths, 0]]),
+            token_type_ids=torch.zeros_like(token_ids),
+            cu_seqlens=torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=where),
+            max_seqlen=max(lengths, default=0),
+        )
 
     @property
     def num_tokens(self) -> int:

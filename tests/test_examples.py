@@ -1,0 +1,27 @@
+"""The examples run as they stand and do what they say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+SAYS = {  # what the end of each one's output must hold
+    "search_corpus.py": ["how do I get my money back", "Refunds are paid", "图书馆早上九点开门"],
+    "train_classifier.py": ["accuracy on new sequences: 0.9", "accuracy on new sequences: 1.0"],
+}
+
+
+def test_every_example_is_tested():
+    assert {file.name for file in EXAMPLES.glob("*.py")} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_example(name):
+    done = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    wanted = any if name.startswith("train") else all
+    assert wanted(text in done.stdout for text in SAYS[name]), done.stdout
