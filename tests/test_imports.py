@@ -21,6 +21,7 @@ FLOORS = [
     {"sentence_encoder"},
     {"integrations"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 OPTIONAL = {"transformers", "sentence_transformers", "pyarrow", "ray", "peft", "faiss", "matplotlib"}
