@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from compare import assert_as_accurate
-from kernels.emulated import SEED_VARIABLE
 from sentcore.ops.varlen_attention import reference
 
 SEED = torch.tensor([123456789012345678, 987654321])
@@ -70,6 +69,27 @@ class Case:
         return reference.forward(*self.split(dtype), self.cu_q, self.cu_k, self.reference_options(bias), True)
 
 
+    def backward(self, ops, out, lse):
+        return ops.varlen_attention_backward(
+            self.grad, self.q, self.kv, out, lse, self.cu_q, self.cu_k, self.max_q, self.max_k, *self.arguments()
+        )
+
+    def reference_backward(self, dtype):
+        """Of the definition in dtype, which is given what it saved itself."""
+        bias = self.options.get("bias")
+        bias = bias if bias is None or dtype != torch.float64 else bias.double()
+        options = self.reference_options(bias)
+        _, lse = self.reference_forward(dtype)
+        q, k, v, grad_bias = reference.backward(
+            self.grad.to(dtype), *self.split(dtype), lse, self.cu_q, self.cu_k, options
+        )
+        none = self.q.new_empty(0)
+        grad_bias = none if grad_bias is None else grad_bias
+        if self.kv is None:
+            return torch.stack((q, k, v), 1), none, grad_bias
+        return q, torch.stack((k, v), 1), grad_bias
+
+
 def check_forward(ops, case):
     out, lse = case.forward(ops)
     plain, exact = case.reference_forward(case.q.dtype), case.reference_forward(torch.float64)
@@ -81,8 +101,16 @@ def check_forward(ops, case):
     return out, lse
 
 
+def check_backward(ops, case, out, lse):
+    grads = case.backward(ops, out, lse)
+    plain, exact = case.reference_backward(case.q.dtype), case.reference_backward(torch.float64)
+    for name, ours, one, other in zip(("grad_q", "grad_kv", "grad_bias"), grads, plain, exact, strict=True):
+        assert ours.dtype == one.dtype
+        assert_as_accurate(ours, one, other, name)
+
+
 def check(ops, case):
-    check_forward(ops, case)
+    check_backward(ops, case, *check_forward(ops, case))
 
 
 OPTIONS = {

@@ -14,6 +14,14 @@ namespace sentcore {
 cudaError_t varlen_attention_forward_mma(const VarlenAttentionForward& args, cudaStream_t stream);
 cudaError_t varlen_attention_forward_fma(const VarlenAttentionForward& args, cudaStream_t stream);
 
+// The parts of the backward, in this order: the first leaves delta for the others.
+cudaError_t varlen_attention_query_gradients_mma(const VarlenAttentionBackward& args, cudaStream_t stream);
+cudaError_t varlen_attention_query_gradients_fma(const VarlenAttentionBackward& args, cudaStream_t stream);
+cudaError_t varlen_attention_key_gradients_mma(const VarlenAttentionBackward& args, cudaStream_t stream);
+cudaError_t varlen_attention_key_gradients_fma(const VarlenAttentionBackward& args, cudaStream_t stream);
+cudaError_t varlen_attention_bias_gradient_mma(const VarlenAttentionBackward& args, cudaStream_t stream);
+cudaError_t varlen_attention_bias_gradient_fma(const VarlenAttentionBackward& args, cudaStream_t stream);
+
 namespace attention {
 
 inline bool uses_mma(const VarlenAttention& args) {
@@ -25,15 +33,6 @@ inline bool has_options(const VarlenAttention& args) {
   return args.bias != nullptr || args.alibi_slopes != nullptr || args.seed != nullptr || args.window_left >= 0 ||
          args.window_right >= 0;
 }
-
-// How an mma kernel's block of kWarps warps is split, and how its grid is: x over sentences and tiles of 16 *
-// warps_per_head rows, y over heads, kWarps / warps_per_head a block.
-struct BlockShape {
-  int warps_per_head;
-  int tiles;         // of the longest sentence
-  int rows;          // of a streamed tile in shared memory
-  int shared_bytes;  // of the block
-};
 
 // Rows of a streamed tile: those of the longest sentence, whole chunks of 16, at most `most`.
 inline int tile_rows(int longest, int most) {

@@ -23,6 +23,11 @@ constexpr int kFloatPitch = kColumns + 4;
 
 __device__ __forceinline__ int thread_x() { return static_cast<int>(threadIdx.x) % kSide; }
 __device__ __forceinline__ int thread_y() { return static_cast<int>(threadIdx.x) / kSide; }
+// First row of the thread's warp in the block.
+template <int kR>
+__device__ __forceinline__ int warp_row() {
+  return static_cast<int>(threadIdx.x) / kWarpSize * 2 * kR;
+}
 
 // A thread's columns of kD are vectors of up to four floats, each beside its neighbours'.
 template <int kD>

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "common/device.cuh"
+#include "common/dtypes.cuh"
 #include "common/reduce.cuh"
 
 namespace sentcore {
@@ -21,8 +21,41 @@ constexpr int kRowsPerWarp = 16;
 template <int kD>
 constexpr int kPitch = kD + 8;
 
+// How a block of kWarps warps is split, and the grid: x over sentences and tiles of 16 * warps_per_head rows, y over
+// heads, kWarps / warps_per_head a block.
+struct BlockShape {
+  int warps_per_head;
+  int tiles;         // of the longest sentence
+  int rows;          // of a streamed tile in shared memory, a multiple of 16
+  int shared_bytes;  // of the block
+};
+
+// Where a warp stands: its head, the sentence, the 16 rows.
+struct WarpPlace {
+  std::int64_t sentence;
+  int block_row;  // first row of the block
+  int block_end;
+  int row;     // the warp's own 16, counted from block_row
+  int head;    // may lie beyond the last one
+  int slot;    // of the head in the block
+  int thread;  // among the `threads` that share the head
+  int threads;
+
+  __device__ __forceinline__ explicit WarpPlace(const BlockShape& shape) {
+    const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const int rows = shape.warps_per_head * kRowsPerWarp;
+    sentence = blockIdx.x / static_cast<unsigned>(shape.tiles);
+    block_row = static_cast<int>(blockIdx.x % static_cast<unsigned>(shape.tiles)) * rows;
+    block_end = block_row + rows;
+    row = warp % shape.warps_per_head * kRowsPerWarp;
+    slot = warp / shape.warps_per_head;
+    head = static_cast<int>(blockIdx.y) * (kWarps / shape.warps_per_head) + slot;
+    threads = shape.warps_per_head * kWarpSize;
+    thread = static_cast<int>(threadIdx.x) % threads;
+  }
+};
+
 __device__ __forceinline__ int lane_of_thread() { return static_cast<int>(threadIdx.x) % kWarpSize; }
-__device__ __forceinline__ int warp_of_thread() { return static_cast<int>(threadIdx.x) / kWarpSize; }
 // Row (for i / 2) and column (for i % 2) of element i of a fragment.
 __device__ __forceinline__ int fragment_row(int i) { return lane_of_thread() / 4 + i / 2 * 8; }
 __device__ __forceinline__ int fragment_column(int n, int i) { return 8 * n + lane_of_thread() % 4 * 2 + i % 2; }
@@ -38,6 +71,14 @@ __device__ __forceinline__ void copy_rows(T* tile, const T* source, std::int64_t
     const bool outside = row >= rows || column >= size;
     ptx::copy_async_16(tile + row * kPitch<kD> + column, outside ? source : source + row * stride + column, outside);
   }
+}
+
+// Eight elements of shared memory, aligned to 16 bytes, as floats.
+template <typename T>
+__device__ __forceinline__ void read_pack(const T* shared, float (&values)[8]) {
+  Elements<T, 8> elements;
+  elements.pack[0] = *reinterpret_cast<const uint4*>(shared);
+  convert(elements, values);
 }
 
 // The left operand's fragment for columns k .. k + 15 of 16 rows of a tile.

@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads) forward_fma(const VarlenAttentionFor
   const int block_end = smaller(block_row + kTile, sentence.length_q);
   const int first_row = block_row + thread_y() * kR;
   // All or none of a warp.
-  const bool works = block_row + static_cast<int>(threadIdx.x) / kWarpSize * 2 * kR < sentence.length_q;
+  const bool works = block_row + warp_row<kR>() < sentence.length_q;
 
   load_rows<kTile, kD>(queries,
                        static_cast<const T*>(given.q) +

@@ -6,8 +6,7 @@
 // sentence's keys, and one that is hidden from a row leaves its sums as they are, bit for bit.
 
 #include "ops/varlen_attention/dispatch.cuh"
-#include "ops/varlen_attention/mma_tiles.cuh"
-#include "ops/varlen_attention/sentence.cuh"
+#include "ops/varlen_attention/mma_scores.cuh"
 
 namespace sentcore {
 namespace attention {
@@ -16,48 +15,29 @@ namespace {
 constexpr int kKeys = 64;  // of a tile
 constexpr int kChunks = kKeys / 16;
 
-// Keeps what dropout keeps of probabilities [16 rows, kKeys] from `first_row` and `first_column` on.
-template <int n_tiles>
-__device__ __forceinline__ void drop(const VarlenAttention& args, const Sentence& sentence, int head, int first_row,
-                                     int first_column, float (&probabilities)[n_tiles][4]) {
-  const AttentionDropout dropout(args);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const std::int64_t token = sentence.first_q + first_row + fragment_row(2 * half);
-    const std::uint64_t begin = dropout.index(token, head, first_column);
-#pragma unroll
-    for (int n = 0; n < n_tiles; ++n) {
-      const unsigned kept = dropout.keeps_pair(begin + static_cast<unsigned>(fragment_column(n, 0)));
-      if ((kept & 1u) == 0) probabilities[n][2 * half] = 0.0f;
-      if ((kept & 2u) == 0) probabilities[n][2 * half + 1] = 0.0f;
-    }
-  }
-}
-
-// shape.rows: rows of a key tile in shared memory, a multiple of 16. Shared: for each head of the block, a tile of its
-// queries, one of keys, one of values.
+// Shared memory: for each head of the block, a tile of its queries, one of keys, one of values.
 template <typename T, int kD, bool kOptions>
-__global__ void __launch_bounds__(kWarps* kWarpSize)
+__global__ void __launch_bounds__(kWarps* kWarpSize, kOptions || kD > 96 ? 2
+                                                     : kD > 64           ? 3
+                                                                         : 4)
     forward_mma(const VarlenAttentionForward args, const BlockShape shape) {
   SENTCORE_DYNAMIC_SHARED(T, shared);
   const VarlenAttention& given = args.given;
-  const Sentence sentence(given, blockIdx.x / shape.tiles);
-  const int warp = warp_of_thread(), lane = lane_of_thread();
-  const int block_row = static_cast<int>(blockIdx.x % shape.tiles) * shape.warps_per_head * kRowsPerWarp;
-  if (block_row >= sentence.length_q) return;  // the whole block leaves
-  const int block_end = smaller(block_row + shape.warps_per_head * kRowsPerWarp, sentence.length_q);
-  const int place = warp / shape.warps_per_head;  // of the warp's head in the block
-  const int head = static_cast<int>(blockIdx.y) * (kWarps / shape.warps_per_head) + place;
-  const int first_row = block_row + warp % shape.warps_per_head * kRowsPerWarp;
+  const WarpPlace place(shape);
+  const Sentence sentence(given, place.sentence);
+  if (place.block_row >= sentence.length_q) return;  // the whole block leaves
+  const int head = place.head, lane = lane_of_thread();
+  const int first_row = place.block_row + place.row;
   const bool has_head = head < given.heads;
   const bool works = has_head && first_row < sentence.length_q;
 
-  const int head_rows = shape.warps_per_head * kRowsPerWarp + 2 * shape.rows;
-  T* const queries = shared + place * head_rows * kPitch<kD> + warp % shape.warps_per_head * kRowsPerWarp * kPitch<kD>;
-  T* const keys = shared + (place * head_rows + shape.warps_per_head * kRowsPerWarp) * kPitch<kD>;
+  const int own_rows = place.block_end - place.block_row;
+  T* const head_shared = shared + place.slot * (own_rows + 2 * shape.rows) * kPitch<kD>;
+  T* const queries = head_shared + place.row * kPitch<kD>;
+  T* const keys = head_shared + own_rows * kPitch<kD>;
   T* const values = keys + shape.rows * kPitch<kD>;
 
-  const Range visible = sentence.columns_of(block_row, block_end);
+  const Range visible = sentence.columns_of(place.block_row, smaller(place.block_end, sentence.length_q));
   const int first_tile = visible.begin / kKeys;
   const int end_tile = visible.begin < visible.end ? (visible.end + kKeys - 1) / kKeys : first_tile;
   const auto copy_tile = [&](T* tile, const void* from, int index) {
@@ -66,9 +46,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
       const T* source = static_cast<const T*>(from) +
                         (static_cast<std::int64_t>(sentence.first_k) + index * kKeys) * given.kv_stride +
                         head * given.size;
-      const int threads = shape.warps_per_head * kWarpSize;
-      copy_rows<kD>(tile, source, given.kv_stride, rows, round_up(rows, 16), given.size,
-                    static_cast<int>(threadIdx.x) % threads, threads);
+      copy_rows<kD>(tile, source, given.kv_stride, rows, round_up(rows, 16), given.size, place.thread, place.threads);
     }
     ptx::copy_async_commit();
   };
@@ -89,7 +67,6 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
   float sum[2] = {0.0f, 0.0f};  // of this lane's columns
   std::uint32_t query[kD / 16][4];
   const Terms<T> terms(given, sentence, has_head ? head : 0);
-  const float scale = given.scale * kLog2E;  // scores are kept in powers of two
 
   for (int tile = first_tile; tile < end_tile; ++tile) {
     const int first_column = tile * kKeys;
@@ -116,21 +93,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
           },
           keys, chunks);
 
-      Range mine[2];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        mine[half] = kOptions ? sentence.columns_of(first_row + fragment_row(2 * half)) : Range{0, sentence.length_k};
-      }
-#pragma unroll
-      for (int n = 0; n < 2 * kChunks; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int column = first_column + fragment_column(n, i);
-          scores[n][i] *= scale;
-          if (kOptions && terms.any) scores[n][i] += terms.at(first_row + fragment_row(i), column) * kLog2E;
-          if (column < mine[i / 2].begin || column >= mine[i / 2].end) scores[n][i] = -kInfinity;
-        }
-      }
+      finish_scores<kOptions>(terms, first_row, first_column, scores);
 
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
