@@ -122,22 +122,26 @@ __global__ void __launch_bounds__(kThreads) query_gradients_fma(const VarlenAtte
   const bool works = block_row + warp_row<kR>() < sentence.length_q;  // all or none of a warp
 
   tiles.template load_queries<T>(args, sentence, head, block_row);
-  __syncthreads();  // grad_out is there
-#pragma unroll
-  for (int i = 0; i < kR; ++i) {  // delta of the rows, 16 threads each
-    const int row = first_row + i;
-    const std::int64_t place = (static_cast<std::int64_t>(sentence.first_q) + row) * given.heads + head;
+  const std::int64_t first_place = (static_cast<std::int64_t>(sentence.first_q) + block_row) * given.heads + head;
+  const std::int64_t stride = static_cast<std::int64_t>(given.heads) * given.size;
+  load_rows<kTile, kD>(tiles.keys, static_cast<const T*>(args.out) + first_place * given.size, stride,
+                       sentence.length_q - block_row, given.size);
+  __syncthreads();  // grad_out and out are there
+  // delta, added up in the order in which multiply_rows adds: where a row sees one key, and out is its value, the
+  // gradient of the score is then exactly 0.
+  const int own = static_cast<int>(threadIdx.x);
+  if (own < kTile && block_row + own < sentence.length_q) {
     float sum = 0.0f;
-    if (row < sentence.length_q) {
-      for (int d = thread_x(); d < given.size; d += kSide) {
-        sum += to_float(static_cast<const T*>(args.out)[place * given.size + d]) *
-               tiles.grads[(row - block_row) * kFloatPitch<kD> + d];
-      }
+    for (int d = 0; d < kD; d += 4) {
+      float a[4], b[4];
+      read_pack(tiles.grads + own * kFloatPitch<kD> + d, a);
+      read_pack(tiles.keys + own * kFloatPitch<kD> + d, b);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) sum += a[c] * b[c];
     }
-    sum = side_sum(sum);
-    if (row < sentence.length_q && thread_x() == 0) args.delta[place] = sum;
+    args.delta[first_place + own * static_cast<std::int64_t>(given.heads)] = sum;
   }
-  __syncthreads();  // delta is written, for the threads of the row to read
+  __syncthreads();  // delta is written, and out has been read
 
   const Terms<T> terms(given, sentence, head);
   const Range visible = sentence.columns_of(block_row, smaller(block_row + kTile, sentence.length_q));

@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
 
   const Terms<T> terms(given, sentence, has_head ? head : 0);
   float sums[kD / 8][4] = {};
-  float delta_sums[2] = {0.0f, 0.0f};  // of this lane's columns
+  [[maybe_unused]] float delta_sums[2] = {0.0f, 0.0f};  // of this lane's columns
   for (int step = 0; step < steps; ++step) {
     ptx::copy_async_wait<0>();
     __syncthreads();  // this tile is there, and the other stage has been read
@@ -126,25 +126,27 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
     float gradients[2 * kChunks][4];
     score_gradients<kD, kChunks, kOptions>(terms, first_row, first_column, queries, grads, keys_of(step),
                                            values_of(step), chunks, stats, gradients);
-    if (!exact || step >= tiles) {
-      multiply_columns<kD, kChunks>(sums, gradients, keys_of(step), chunks);
-      continue;
-    }
+    if constexpr (kOptions) {
+      if (exact && step < tiles) {
 #pragma unroll
-    for (int n = 0; n < 2 * kChunks; ++n) {  // with delta still 0 these are P * dP
+        for (int n = 0; n < 2 * kChunks; ++n) {  // with delta still 0 these are P * dP
 #pragma unroll
-      for (int i = 0; i < 4; ++i) delta_sums[i / 2] += gradients[n][i];
-    }
-    if (step == tiles - 1) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = fragment_row(2 * half);
-        stats.delta[half] = row_sum(delta_sums[half]);
-        if (row < rows && lane_of_thread() % 4 == 0) {
-          args.delta[(token + row) * given.heads + head] = stats.delta[half];
+          for (int i = 0; i < 4; ++i) delta_sums[i / 2] += gradients[n][i];
         }
+        if (step == tiles - 1) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const int row = fragment_row(2 * half);
+            stats.delta[half] = row_sum(delta_sums[half]);
+            if (row < rows && lane_of_thread() % 4 == 0) {
+              args.delta[(token + row) * given.heads + head] = stats.delta[half];
+            }
+          }
+        }
+        continue;
       }
     }
+    multiply_columns<kD, kChunks>(sums, gradients, keys_of(step), chunks);
   }
 
   if (!works) return;
