@@ -183,7 +183,7 @@ inline VarlenAttention given_of(const Call& call, const Inputs& inputs) {
   // No sentence can be longer than the batch, and less shared memory may do.
   given.max_seqlen_q = static_cast<int>(std::min(call.max_seqlen_q, call.tokens_q()));
   given.max_seqlen_k = static_cast<int>(std::min(call.max_seqlen_k, call.tokens_k()));
-  given.dropout_columns = call.max_seqlen_k;
+  given.dropout_columns = ceil_div<std::int64_t>(call.max_seqlen_k, 4) * 4;
   given.dtype = dtype_of(call.q);
   given.scale = static_cast<float>(call.scale.value_or(1.0 / std::sqrt(static_cast<double>(call.size()))));
   given.window_left = clamped(call.window_left);

@@ -32,22 +32,55 @@ __device__ __forceinline__ void finish_scores(const Terms<T>& terms, int first_r
   }
 }
 
-// Keeps of the values what dropout keeps of the probabilities at their place.
+// Keeps of the values what dropout keeps of the probabilities at their place, in the chunks that hold anything.
+//
+// Two neighbouring lanes hold four columns between them: one draw. Each of them draws for one of two tiles.
 template <int kTiles>
 __device__ __forceinline__ void drop(const VarlenAttention& args, const Sentence& sentence, int head, int first_row,
-                                     int first_column, float (&values)[kTiles][4]) {
+                                     int first_column, int chunks, float (&values)[kTiles][4]) {
   const AttentionDropout dropout(args);
+  const int lane = lane_of_thread(), odd = lane % 2;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const std::int64_t token = static_cast<std::int64_t>(sentence.first_q) + first_row + fragment_row(2 * half);
-    const std::uint64_t begin = dropout.index(token, head, first_column);
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-      const unsigned kept = dropout.keeps_pair(begin + static_cast<unsigned>(fragment_column(n, 0)));
-      if ((kept & 1u) == 0) values[n][2 * half] = 0.0f;
-      if ((kept & 2u) == 0) values[n][2 * half + 1] = 0.0f;
+    for (int n = 0; n < kTiles; n += 2) {
+      if (n / 2 >= chunks) continue;
+      const unsigned own = dropout.keeps<4>(token, head, first_column + 8 * (n + odd) + lane % 4 / 2 * 4);
+      const unsigned other = __shfl_xor_sync(kFullMask, own, 1);
+      const unsigned kept[2] = {(odd ? other : own) >> (2 * odd), (odd ? own : other) >> (2 * odd)};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if ((kept[i / 2] >> i % 2 & 1u) == 0) values[n + i / 2][2 * half + i % 2] = 0.0f;
+      }
     }
   }
+}
+
+// The same for turned scores, as one bit an element, 4 * n + i.
+//
+// The four lanes that hold four keys beside each other share a draw for each of their elements. Lane j of them draws
+// for the elements i == j.
+template <int kTiles>
+__device__ __forceinline__ std::uint32_t kept_turned(const VarlenAttention& args, const Sentence& sentence, int head,
+                                                     int first_key, int first_query, int chunks) {
+  const AttentionDropout dropout(args);
+  const int lane = lane_of_thread(), j = lane / 4 % 4;
+  std::uint32_t drawn = 0;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+    if (n / 2 >= chunks) continue;
+    const std::int64_t token = static_cast<std::int64_t>(sentence.first_q) + first_query + fragment_column(n, j);
+    drawn |= dropout.keeps<4>(token, head, first_key + lane / 16 * 4 + j / 2 * 8) << (4 * n);
+  }
+  std::uint32_t kept = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const std::uint32_t bits = __shfl_sync(kFullMask, drawn, lane / 16 * 16 + i * 4 + lane % 4) >> j;
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) kept |= (bits >> (4 * n) & 1u) << (4 * n + i);
+  }
+  return kept;
 }
 
 // A row's lse as finish_scores' scores are counted; +infinity, which makes every probability 0, where nothing was seen.
@@ -70,7 +103,7 @@ __device__ __forceinline__ void score_gradients(const Terms<T>& terms, int first
   multiply_rows<kD, kChunks>(scores, [&](int k, std::uint32_t (&a)[4]) { load_left<kD>(a, queries, k); }, keys, chunks);
   finish_scores<kOptions>(terms, first_row, first_column, scores);
   multiply_rows<kD, kChunks>(result, [&](int k, std::uint32_t (&a)[4]) { load_left<kD>(a, grads, k); }, values, chunks);
-  if (kOptions && args.seed != nullptr) drop(args, terms.sentence, terms.head, first_row, first_column, result);
+  if (kOptions && args.seed != nullptr) drop(args, terms.sentence, terms.head, first_row, first_column, chunks, result);
 #pragma unroll
   for (int n = 0; n < 2 * kChunks; ++n) {
 #pragma unroll

@@ -96,7 +96,8 @@ struct Terms {
   }
 };
 
-// Dropout of the probabilities: an element's index is (query token * N + head) * dropout_columns + column.
+// Dropout of the probabilities: an element's index is (query token * N + head) * dropout_columns + column. The count is
+// a multiple of four, so that one draw serves four columns from a multiple of four on.
 struct AttentionDropout {
   Dropout dropout;
   std::int64_t heads;
@@ -109,24 +110,10 @@ struct AttentionDropout {
         heads(args.heads),
         columns(args.dropout_columns) {}
 
-  __device__ __forceinline__ std::uint64_t index(std::int64_t token, int head, int column) const {
-    return static_cast<std::uint64_t>((token * heads + head) * columns + column);
-  }
-  __device__ __forceinline__ bool keeps(std::uint64_t element) const { return dropout.keep_bits<1>(element) != 0; }
-
-  // Bit 0 for the element, bit 1 for the next one; one draw serves both unless they lie in two of four.
-  __device__ __forceinline__ unsigned keeps_pair(std::uint64_t element) const {
-    const unsigned word = static_cast<unsigned>(element % 4);
-    const Random4 random = philox4x32_10(dropout.key, element / 4, dropout.offset);
-    std::uint32_t first = word == 0 ? random.word[0] : random.word[1];
-    std::uint32_t second = word == 0 ? random.word[1] : random.word[2];
-    first = word == 2 ? random.word[2] : first;
-    second = word == 2 ? random.word[3] : second;
-    if (word == 3) {
-      first = random.word[3];
-      second = philox4x32_10(dropout.key, element / 4 + 1, dropout.offset).word[0];
-    }
-    return (first >= dropout.threshold ? 1u : 0u) | (second >= dropout.threshold ? 2u : 0u);
+  // Whether `count` elements from the column on are kept, one bit each; count is 1, or 4 with a column that it divides.
+  template <int count>
+  __device__ __forceinline__ unsigned keeps(std::int64_t token, int head, int column) const {
+    return dropout.keep_bits<count>(static_cast<std::uint64_t>((token * heads + head) * columns + column));
   }
 };
 

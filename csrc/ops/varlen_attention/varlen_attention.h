@@ -27,7 +27,7 @@ struct VarlenAttention {
   int size;                // D
   int max_seqlen_q;        // no sentence is longer; what lies beyond is neither read nor written
   int max_seqlen_k;
-  std::int64_t dropout_columns;  // max_seqlen_k as it was given: the count of columns that number the elements
+  std::int64_t dropout_columns;  // max_seqlen_k of the call, rounded up to a multiple of 4: it numbers the elements
   Dtype dtype;
   float scale;
   int window_left;   // keys seen on the left of a query's place; -1 for all

@@ -1,110 +1,14 @@
 // The backward kernels of varlen_attention with plain multiply-adds, for float32 and for every D that the tensor cores
-// do not take. The formulas are in varlen_attention_backward_query_mma.cu; the parts are the same three.
+// do not take. The formulas are in varlen_attention_backward_query_mma.cu; the parts are the same.
 //
 // A block has 16 * kR rows of one head, queries or keys, and walks over tiles of as many of the others.
 
-#include "ops/varlen_attention/bias_gradient.cuh"
 #include "ops/varlen_attention/dispatch.cuh"
-#include "ops/varlen_attention/fma_tiles.cuh"
-#include "ops/varlen_attention/sentence.cuh"
+#include "ops/varlen_attention/fma_backward.cuh"
 
 namespace sentcore {
 namespace attention {
 namespace {
-
-// Floats of shared memory: tiles of queries, grad_out, keys, values, and one of scores.
-template <int kR, int kD>
-constexpr int kBackwardFloats = 4 * kSide * kR * kFloatPitch<kD> + kSide * kR * kFloatPitch<kSide * kR>;
-
-// Tiles in shared memory.
-template <int kR, int kD>
-struct Tiles {
-  static constexpr int kRows = kSide * kR;
-  float* queries;
-  float* grads;
-  float* keys;
-  float* values;
-  float* scores;
-
-  __device__ __forceinline__ explicit Tiles(float* shared)
-      : queries(shared),
-        grads(queries + kRows * kFloatPitch<kD>),
-        keys(grads + kRows * kFloatPitch<kD>),
-        values(keys + kRows * kFloatPitch<kD>),
-        scores(values + kRows * kFloatPitch<kD>) {}
-
-  template <typename T>
-  __device__ __forceinline__ void load_queries(const VarlenAttentionBackward& args, const Sentence& sentence, int head,
-                                               int first_row) const {
-    const VarlenAttention& given = args.given;
-    const std::int64_t token = static_cast<std::int64_t>(sentence.first_q) + first_row;
-    const std::int64_t stride = static_cast<std::int64_t>(given.heads) * given.size;
-    const int rows = sentence.length_q - first_row;
-    load_rows<kRows, kD>(queries, static_cast<const T*>(given.q) + token * given.q_stride + head * given.size,
-                         given.q_stride, rows, given.size);
-    load_rows<kRows, kD>(grads, static_cast<const T*>(args.grad_out) + token * stride + head * given.size, stride, rows,
-                         given.size);
-  }
-
-  template <typename T>
-  __device__ __forceinline__ void load_keys(const VarlenAttentionBackward& args, const Sentence& sentence, int head,
-                                            int first_column) const {
-    const VarlenAttention& given = args.given;
-    const std::int64_t start =
-        (static_cast<std::int64_t>(sentence.first_k) + first_column) * given.kv_stride + head * given.size;
-    const int rows = sentence.length_k - first_column;
-    load_rows<kRows, kD>(keys, static_cast<const T*>(given.k) + start, given.kv_stride, rows, given.size);
-    load_rows<kRows, kD>(values, static_cast<const T*>(given.v) + start, given.kv_stride, rows, given.size);
-  }
-};
-
-// A row's saved statistics; they make every probability 0 beyond the sentence and where nothing was seen.
-struct RowStats {
-  float lse;
-  float delta;
-
-  __device__ __forceinline__ RowStats(const VarlenAttentionBackward& args, const Sentence& sentence, int head, int row)
-      : lse(kInfinity), delta(0.0f) {
-    if (row >= sentence.length_q) return;
-    const std::int64_t index = (static_cast<std::int64_t>(sentence.first_q) + row) * args.given.heads + head;
-    lse = args.lse[index] == -kInfinity ? kInfinity : args.lse[index];
-    delta = args.delta[index];
-  }
-};
-
-// One bit an element, i * kR + j: whether dropout keeps the probability of query_of(i, j) and key_of(i, j).
-template <int kR, typename QueryOf, typename KeyOf>
-__device__ __forceinline__ unsigned kept_bits(const VarlenAttention& args, const Sentence& sentence, int head,
-                                              const QueryOf& query_of, const KeyOf& key_of) {
-  if (args.seed == nullptr) return 0xffffffffu;
-  const AttentionDropout dropout(args);
-  unsigned bits = 0;
-#pragma unroll 1
-  for (int e = 0; e < kR * kR; ++e) {
-    const std::int64_t token = static_cast<std::int64_t>(sentence.first_q) + query_of(e / kR, e % kR);
-    if (dropout.keeps(dropout.index(token, head, key_of(e / kR, e % kR)))) bits |= 1u << e;
-  }
-  return bits;
-}
-
-// Product of a query and a key, and that of grad_out and the value -> the probability as dropout leaves it, and the
-// gradient of the score.
-template <typename T>
-__device__ __forceinline__ void finish(const Terms<T>& terms, int row, int column, const RowStats& stats, bool kept,
-                                       float& score, float& gradient) {
-  const VarlenAttention& args = terms.args;
-  const Sentence& sentence = terms.sentence;
-  const Range visible = sentence.columns_of(row);
-  float probability = 0.0f;
-  if (row < sentence.length_q && column >= visible.begin && column < visible.end) {
-    score *= args.scale;
-    if (terms.any) score += terms.at(row, column);
-    probability = expf(score - stats.lse);
-  }
-  const float keep = kept ? args.keep_scale : 0.0f;
-  score = probability * keep;
-  gradient = probability * (gradient * keep - stats.delta);
-}
 
 // ---- queries ----
 
@@ -159,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) query_gradients_fma(const VarlenAtte
           [&](int, int j) { return first_column + thread_x() + j * kSide; });
 #pragma unroll
       for (int i = 0; i < kR; ++i) {
-        const RowStats stats(args, sentence, head, first_row + i);
+        const SavedRow stats(args, sentence, head, first_row + i);
 #pragma unroll
         for (int j = 0; j < kR; ++j) {
           finish(terms, first_row + i, first_column + thread_x() + j * kSide, stats, (kept >> (i * kR + j) & 1u) != 0,
@@ -215,7 +119,7 @@ __global__ void __launch_bounds__(kThreads) key_gradients_fma(const VarlenAttent
 #pragma unroll
       for (int j = 0; j < kR; ++j) {
         const int query = first_query + thread_x() + j * kSide;
-        const RowStats stats(args, sentence, head, query);
+        const SavedRow stats(args, sentence, head, query);
 #pragma unroll
         for (int i = 0; i < kR; ++i) {
           finish(terms, query, first_row + i, stats, (kept >> (i * kR + j) & 1u) != 0, scores[i][j], gradients[i][j]);
@@ -242,71 +146,7 @@ __global__ void __launch_bounds__(kThreads) key_gradients_fma(const VarlenAttent
   }
 }
 
-// ---- bias ----
-
-template <typename T, int kR, int kD>
-__global__ void __launch_bounds__(kThreads)
-    bias_gradient_fma(const VarlenAttentionBackward args, const int column_tiles) {
-  constexpr int kTile = kSide * kR;
-  SENTCORE_DYNAMIC_SHARED(float, shared);
-  const Tiles<kR, kD> tiles(shared);
-  const int head = static_cast<int>(blockIdx.y);
-  const int block_row = static_cast<int>(blockIdx.x) / column_tiles * kTile;
-  const int first_column = static_cast<int>(blockIdx.x) % column_tiles * kTile;
-  const int first_row = block_row + thread_y() * kR;
-
-  float sums[kR][kR] = {};
-  const SentenceGroup group(args);
-  for (std::int64_t index = group.begin; index < group.end; ++index) {
-    const Sentence sentence(args.given, index);
-    if (!meets(sentence, block_row, kTile, first_column, kTile)) continue;  // the whole block
-    tiles.template load_queries<T>(args, sentence, head, block_row);
-    tiles.template load_keys<T>(args, sentence, head, first_column);
-    __syncthreads();  // everything is there
-    const int chunks = (smaller(sentence.length_k - first_column, kTile) + kSide - 1) / kSide;
-    if (block_row + warp_row<kR>() < sentence.length_q) {
-      const Terms<T> terms(args.given, sentence, head);
-      float scores[kR][kR], gradients[kR][kR];
-      multiply_rows<kR, kD>(scores, tiles.queries, tiles.keys, chunks);
-      multiply_rows<kR, kD>(gradients, tiles.grads, tiles.values, chunks);
-      const unsigned kept = kept_bits<kR>(
-          args.given, sentence, head, [&](int i, int) { return first_row + i; },
-          [&](int, int j) { return first_column + thread_x() + j * kSide; });
-#pragma unroll
-      for (int i = 0; i < kR; ++i) {
-        const RowStats stats(args, sentence, head, first_row + i);
-#pragma unroll
-        for (int j = 0; j < kR; ++j) {
-          finish(terms, first_row + i, first_column + thread_x() + j * kSide, stats, (kept >> (i * kR + j) & 1u) != 0,
-                 scores[i][j], gradients[i][j]);
-          sums[i][j] += gradients[i][j];
-        }
-      }
-    }
-    __syncthreads();  // and has been read
-  }
-#pragma unroll
-  for (int i = 0; i < kR; ++i) {
-#pragma unroll
-    for (int j = 0; j < kR; ++j) {
-      store_sum<T>(args, head, first_row + i, first_column + thread_x() + j * kSide, sums[i][j]);
-    }
-  }
-}
-
 // ---- launches ----
-
-// Five tiles have to fit into the shared memory of the smallest GPU.
-template <int kD>
-constexpr int kRowsPerThread = kD <= 64    ? 4
-                               : kD <= 128 ? 2
-                                           : 1;
-
-template <int kD>
-LaunchShape shape_of(const VarlenAttention& given, int tiles) {
-  return {dim3(static_cast<unsigned>(given.sentences * tiles), static_cast<unsigned>(given.heads)), dim3(kThreads),
-          kBackwardFloats<kRowsPerThread<kD>, kD> * sizeof(float)};
-}
 
 struct LaunchQueryGradients {
   template <typename T, int kD>
@@ -324,19 +164,6 @@ struct LaunchKeyGradients {
   }
 };
 
-struct LaunchBiasGradient {
-  template <typename T, int kD>
-  static cudaError_t run(const VarlenAttentionBackward& args, cudaStream_t stream) {
-    constexpr int kTile = kSide * kRowsPerThread<kD>;
-    const int column_tiles = ceil_div(args.bias_columns, kTile);
-    LaunchShape shape = shape_of<kD>(args.given, 0);
-    const std::int64_t tiles = ceil_div(args.bias_rows, kTile) * static_cast<std::int64_t>(column_tiles);
-    shape.grid = dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(args.given.heads),
-                      static_cast<unsigned>(args.bias_groups));
-    return launch(bias_gradient_fma<T, kRowsPerThread<kD>, kD>, shape, stream, args, column_tiles);
-  }
-};
-
 }  // namespace
 }  // namespace attention
 
@@ -346,10 +173,6 @@ cudaError_t varlen_attention_query_gradients_fma(const VarlenAttentionBackward& 
 
 cudaError_t varlen_attention_key_gradients_fma(const VarlenAttentionBackward& args, cudaStream_t stream) {
   return attention::for_fma<attention::LaunchKeyGradients>(args.given, args, stream);
-}
-
-cudaError_t varlen_attention_bias_gradient_fma(const VarlenAttentionBackward& args, cudaStream_t stream) {
-  return attention::for_fma<attention::LaunchBiasGradient>(args.given, args, stream);
 }
 
 }  // namespace sentcore

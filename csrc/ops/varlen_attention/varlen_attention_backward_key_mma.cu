@@ -41,23 +41,12 @@ __device__ __forceinline__ void finish_turned(const Terms<T>& terms, int first_k
   }
 }
 
-// One bit an element, in the order n, i: whether dropout keeps the probability.
-__device__ __forceinline__ std::uint32_t kept_bits(const VarlenAttention& args, const Sentence& sentence, int head,
-                                                   int first_key, int first_query) {
-  const AttentionDropout dropout(args);
-  std::uint32_t bits = 0;
-#pragma unroll 1
-  for (int e = 0; e < 8 * kChunks; ++e) {
-    const std::int64_t token = static_cast<std::int64_t>(sentence.first_q) + first_query + fragment_column(e / 4, e);
-    if (dropout.keeps(dropout.index(token, head, first_key + fragment_row(e % 4)))) bits |= 1u << e;
-  }
-  return bits;
-}
-
 // Shared memory: for each head of the block, tiles of its keys and values, and two stages of queries and their
 // grad_out.
 template <typename T, int kD, bool kOptions>
-__global__ void __launch_bounds__(kWarps* kWarpSize)
+__global__ void __launch_bounds__(kWarps* kWarpSize, kD > 64    ? 2
+                                                     : kOptions ? 3
+                                                                : 4)
     key_gradients_mma(const VarlenAttentionBackward args, const BlockShape shape, const int stages) {
   SENTCORE_DYNAMIC_SHARED(T, shared);
   SENTCORE_SHARED(TileStats, tile_stats, [kWarps][2]);  // of the block's heads, in two stages
@@ -123,7 +112,8 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
     const int chunks = (smaller(seen_by.end - first_query, kQueries) + 15) / 16;
     const TileStats& stats = tile_stats[place.slot][tile % 2];
     std::uint32_t kept = 0xffffffffu;
-    if (kOptions && given.seed != nullptr) kept = kept_bits(given, sentence, head, first_key, first_query);
+    if (kOptions && given.seed != nullptr)
+      kept = kept_turned<2 * kChunks>(given, sentence, head, first_key, first_query, chunks);
 
     float probabilities[2 * kChunks][4], gradients[2 * kChunks][4];
     multiply_rows<kD, kChunks>(

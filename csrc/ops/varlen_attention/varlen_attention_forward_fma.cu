@@ -25,7 +25,7 @@ __device__ __forceinline__ void drop(const VarlenAttention& args, const Sentence
   for (int i = 0; i < kR * kR; ++i) {
     const int row = first_row + i / kR, column = thread_x() + i % kR * kSide;
     const std::int64_t token = static_cast<std::int64_t>(sentence.first_q) + row;
-    if (!dropout.keeps(dropout.index(token, head, first_column + column))) {
+    if (dropout.keeps<1>(token, head, first_column + column) == 0) {
       probabilities[(thread_y() * kR + i / kR) * kFloatPitch<kSide * kR> + column] = 0.0f;
     }
   }

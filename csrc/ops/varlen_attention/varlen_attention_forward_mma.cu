@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kOptions || kD > 96 ? 2
           out[n][2 * half + 1] *= shrink;
         }
       }
-      if (kOptions && given.seed != nullptr) drop(given, sentence, head, first_row, first_column, scores);
+      if (kOptions && given.seed != nullptr) drop(given, sentence, head, first_row, first_column, chunks, scores);
     }
 
     ptx::copy_async_wait<0>();
