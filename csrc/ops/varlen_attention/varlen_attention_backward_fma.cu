@@ -13,7 +13,8 @@ namespace {
 // ---- queries ----
 
 template <typename T, int kR, int kD>
-__global__ void __launch_bounds__(kThreads) query_gradients_fma(const VarlenAttentionBackward args, const int count) {
+__global__ void __launch_bounds__(kThreads, 2)
+    query_gradients_fma(const VarlenAttentionBackward args, const int count) {
   constexpr int kTile = kSide * kR;
   SENTCORE_DYNAMIC_SHARED(float, shared);
   const Tiles<kR, kD> tiles(shared);
@@ -89,7 +90,7 @@ __global__ void __launch_bounds__(kThreads) query_gradients_fma(const VarlenAtte
 // ---- keys and values: rows are keys, columns queries ----
 
 template <typename T, int kR, int kD>
-__global__ void __launch_bounds__(kThreads) key_gradients_fma(const VarlenAttentionBackward args, const int count) {
+__global__ void __launch_bounds__(kThreads, 2) key_gradients_fma(const VarlenAttentionBackward args, const int count) {
   constexpr int kTile = kSide * kR;
   SENTCORE_DYNAMIC_SHARED(float, shared);
   const Tiles<kR, kD> tiles(shared);

@@ -9,26 +9,28 @@ namespace sentcore {
 namespace attention {
 namespace {
 
-constexpr int kQueries = 32;  // of a tile
-constexpr int kChunks = kQueries / 16;
+// Of a tile; a large D leaves registers for fewer.
+template <int kD>
+constexpr int kQueriesOf = kD > 96 ? 16 : 32;
 
 // The statistics of a tile's queries.
+template <int kQueries>
 struct TileStats {
   float lse[kQueries];  // in powers of two
   float delta[kQueries];
 };
 
 // scores [keys, queries] -> probabilities.
-template <bool kOptions, typename T>
+template <bool kOptions, int kTiles, typename T>
 __device__ __forceinline__ void finish_turned(const Terms<T>& terms, int first_key, int first_query,
-                                              const TileStats& stats, float (&scores)[2 * kChunks][4]) {
+                                              const TileStats<8 * kTiles>& stats, float (&scores)[kTiles][4]) {
   const float scale = terms.args.scale * kLog2E;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int key = first_key + fragment_row(2 * half);
     const Range mine = kOptions ? terms.sentence.rows_of(key, key + 1) : Range{0, terms.sentence.length_q};
 #pragma unroll
-    for (int n = 0; n < 2 * kChunks; ++n) {
+    for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
       for (int i = 2 * half; i < 2 * half + 2; ++i) {
         const int column = fragment_column(n, i), query = first_query + column;
@@ -41,15 +43,18 @@ __device__ __forceinline__ void finish_turned(const Terms<T>& terms, int first_k
   }
 }
 
+// Blocks on a multiprocessor, as many as leave each the registers it needs.
+template <int kD, bool kOptions>
+constexpr int kBlocks = kD > 64 || kOptions ? 2 : 3;
+
 // Shared memory: for each head of the block, tiles of its keys and values, and two stages of queries and their
 // grad_out.
 template <typename T, int kD, bool kOptions>
-__global__ void __launch_bounds__(kWarps* kWarpSize, kD > 64    ? 2
-                                                     : kOptions ? 3
-                                                                : 4)
+__global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
     key_gradients_mma(const VarlenAttentionBackward args, const BlockShape shape, const int stages) {
   SENTCORE_DYNAMIC_SHARED(T, shared);
-  SENTCORE_SHARED(TileStats, tile_stats, [kWarps][2]);  // of the block's heads, in two stages
+  constexpr int kQueries = kQueriesOf<kD>, kChunks = kQueries / 16;
+  SENTCORE_SHARED(TileStats<kQueries>, tile_stats, [kWarps][2]);  // of the block's heads, in two stages
   const VarlenAttention& given = args.given;
   const WarpPlace place(shape);
   const Sentence sentence(given, place.sentence);
@@ -82,7 +87,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kD > 64    ? 2
       if (place.thread < kQueries) {
         const bool inside = place.thread < rows;
         const std::int64_t index = (token + place.thread) * given.heads + head;
-        TileStats& stats = tile_stats[place.slot][tile % 2];
+        TileStats<kQueries>& stats = tile_stats[place.slot][tile % 2];
         stats.lse[place.thread] = inside ? in_powers_of_two(args.lse[index]) : kInfinity;
         stats.delta[place.thread] = inside ? args.delta[index] : 0.0f;
       }
@@ -110,7 +115,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kD > 64    ? 2
     if (!works) continue;
     const int first_query = tile * kQueries;
     const int chunks = (smaller(seen_by.end - first_query, kQueries) + 15) / 16;
-    const TileStats& stats = tile_stats[place.slot][tile % 2];
+    const TileStats<kQueries>& stats = tile_stats[place.slot][tile % 2];
     std::uint32_t kept = 0xffffffffu;
     if (kOptions && given.seed != nullptr)
       kept = kept_turned<2 * kChunks>(given, sentence, head, first_key, first_query, chunks);
@@ -146,6 +151,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kD > 64    ? 2
 struct LaunchKeyGradients {
   template <typename T, int kD>
   static cudaError_t run(const VarlenAttentionBackward& args, cudaStream_t stream) {
+    constexpr int kQueries = kQueriesOf<kD>;
     const VarlenAttention& given = args.given;
     const int rows = tile_rows(given.max_seqlen_q, kQueries);
     const int stages = given.max_seqlen_q > kQueries ? 2 : 1;

@@ -38,10 +38,14 @@ __device__ __forceinline__ void row_deltas(const T* grads, const T* out, std::in
   for (int half = 0; half < 2; ++half) delta[half] = __shfl_sync(kFullMask, sum, 2 * fragment_row(2 * half));
 }
 
+// Blocks on a multiprocessor, as many as leave each the registers it needs.
+template <int kD, bool kOptions>
+constexpr int kBlocks = (kD > 96 ? 3 : 4) - (kOptions ? 1 : 0);
+
 // Shared memory: for each head of the block, tiles of its queries and their grad_out, and two stages of keys and
 // values.
 template <typename T, int kD, bool kOptions>
-__global__ void __launch_bounds__(kWarps* kWarpSize)
+__global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
     query_gradients_mma(const VarlenAttentionBackward args, const BlockShape shape, const int stages) {
   SENTCORE_DYNAMIC_SHARED(T, shared);
   const VarlenAttention& given = args.given;

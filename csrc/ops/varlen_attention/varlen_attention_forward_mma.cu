@@ -15,11 +15,16 @@ namespace {
 constexpr int kKeys = 64;  // of a tile
 constexpr int kChunks = kKeys / 16;
 
+// Blocks on a multiprocessor, as many as leave each the registers it needs.
+template <int kD, bool kOptions>
+constexpr int kBlocks = kOptions  ? (kD > 32 ? 2 : 3)
+                        : kD > 96 ? 2
+                        : kD > 64 ? 3
+                                  : 4;
+
 // Shared memory: for each head of the block, a tile of its queries, one of keys, one of values.
 template <typename T, int kD, bool kOptions>
-__global__ void __launch_bounds__(kWarps* kWarpSize, kOptions || kD > 96 ? 2
-                                                     : kD > 64           ? 3
-                                                                         : 4)
+__global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
     forward_mma(const VarlenAttentionForward args, const BlockShape shape) {
   SENTCORE_DYNAMIC_SHARED(T, shared);
   const VarlenAttention& given = args.given;
