@@ -11,6 +11,7 @@
 #include "ops/varlen_attention/varlen_attention.h"
 
 namespace sentcore {
+namespace attention {
 
 using OptionalTensor = std::optional<Tensor>;
 
@@ -209,4 +210,5 @@ inline VarlenAttention given_of(const Call& call, const Inputs& inputs) {
   return given;
 }
 
+}  // namespace attention
 }  // namespace sentcore

@@ -43,7 +43,7 @@ inline int tile_rows(int longest, int most) {
 // the shared memory of a head.
 template <typename HeadBytes>
 BlockShape block_shape(int longest, int rows, const HeadBytes& head_bytes) {
-  constexpr int kMostBytes = 48 << 10;
+  constexpr int kMostBytes = 44 << 10;  // of the 48 kB that every block may have; some kernels have static ones too
   int warps = 1;
   while (warps < kWarps && (longest > warps * kRowsPerWarp || kWarps / warps * head_bytes(warps) > kMostBytes)) {
     warps *= 2;
@@ -52,10 +52,14 @@ BlockShape block_shape(int longest, int rows, const HeadBytes& head_bytes) {
   return {warps, longest == 0 ? 0 : (longest + block_rows - 1) / block_rows, rows, kWarps / warps * head_bytes(warps)};
 }
 
+// A grid's first dimension; more than it holds becomes a launch that CUDA refuses.
+inline unsigned grid_x(std::int64_t blocks) {
+  return blocks > 0x7fffffff ? 0xffffffffu : static_cast<unsigned>(blocks);
+}
+
 inline LaunchShape launch_shape(const VarlenAttention& args, const BlockShape& shape) {
   const int heads = kWarps / shape.warps_per_head;
-  return {dim3(static_cast<unsigned>(args.sentences * shape.tiles),
-               static_cast<unsigned>((args.heads + heads - 1) / heads)),
+  return {dim3(grid_x(args.sentences * shape.tiles), static_cast<unsigned>((args.heads + heads - 1) / heads)),
           dim3(kWarps * kWarpSize), static_cast<std::size_t>(shape.shared_bytes)};
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "ops/varlen_attention/dispatch.cuh"
 #include "ops/varlen_attention/fma_tiles.cuh"
 #include "ops/varlen_attention/sentence.cuh"
 
@@ -111,7 +112,7 @@ constexpr int kRowsPerThread = kD <= 64    ? 4
 
 template <int kD>
 inline LaunchShape shape_of(const VarlenAttention& given, int tiles) {
-  return {dim3(static_cast<unsigned>(given.sentences * tiles), static_cast<unsigned>(given.heads)), dim3(kThreads),
+  return {dim3(grid_x(given.sentences * tiles), static_cast<unsigned>(given.heads)), dim3(kThreads),
           kBackwardFloats<kRowsPerThread<kD>, kD> * sizeof(float)};
 }
 

@@ -13,6 +13,7 @@
 
 #ifdef SENTCORE_WITH_CUDA
 namespace sentcore {
+namespace attention {
 namespace {
 
 // ---- forward ----
@@ -110,10 +111,11 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const Tensor
 }
 
 }  // namespace
+}  // namespace attention
 
 SENTCORE_CUDA_OPS(m) {
-  m.impl("varlen_attention", TORCH_BOX(&forward));
-  m.impl("varlen_attention_backward", TORCH_BOX(&backward));
+  m.impl("varlen_attention", TORCH_BOX(&attention::forward));
+  m.impl("varlen_attention_backward", TORCH_BOX(&attention::backward));
 }
 
 }  // namespace sentcore

@@ -24,8 +24,7 @@ __global__ void __launch_bounds__(kAddThreads)
 
 cudaError_t add_all_groups(const VarlenAttentionBackward& args, cudaStream_t stream) {
   const std::int64_t elements = static_cast<std::int64_t>(args.given.heads) * args.bias_rows * args.bias_columns;
-  const LaunchShape shape{dim3(static_cast<unsigned>(ceil_div<std::int64_t>(elements, kAddThreads))),
-                          dim3(kAddThreads)};
+  const LaunchShape shape{dim3(attention::grid_x(ceil_div<std::int64_t>(elements, kAddThreads))), dim3(kAddThreads)};
   if (args.given.bias_is_float32) {
     return launch(add_groups<float>, shape, stream, args.partial, static_cast<float*>(args.grad_bias), args.bias_groups,
                   elements);

@@ -66,8 +66,7 @@ struct LaunchBiasGradient {
     const int column_tiles = ceil_div(args.bias_columns, kTile);
     LaunchShape shape = shape_of<kD>(args.given, 0);
     const std::int64_t tiles = ceil_div(args.bias_rows, kTile) * static_cast<std::int64_t>(column_tiles);
-    shape.grid = dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(args.given.heads),
-                      static_cast<unsigned>(args.bias_groups));
+    shape.grid = dim3(grid_x(tiles), static_cast<unsigned>(args.given.heads), static_cast<unsigned>(args.bias_groups));
     return launch(bias_gradient_fma<T, kRowsPerThread<kD>, kD>, shape, stream, args, column_tiles);
   }
 };

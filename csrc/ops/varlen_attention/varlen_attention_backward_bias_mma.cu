@@ -94,9 +94,9 @@ struct LaunchBiasGradient {
   static cudaError_t run(const VarlenAttentionBackward& args, cudaStream_t stream) {
     const int column_tiles = ceil_div(args.bias_columns, kKeys);
     const std::int64_t tiles = ceil_div(args.bias_rows, kQueries) * static_cast<std::int64_t>(column_tiles);
-    const LaunchShape shape{dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(args.given.heads),
-                                 static_cast<unsigned>(args.bias_groups)),
-                            dim3(kWarps * kWarpSize), kElements<kD> * sizeof(T)};
+    const LaunchShape shape{
+        dim3(grid_x(tiles), static_cast<unsigned>(args.given.heads), static_cast<unsigned>(args.bias_groups)),
+        dim3(kWarps * kWarpSize), kElements<kD> * sizeof(T)};
     return launch(bias_gradient_mma<T, kD>, shape, stream, args, column_tiles);
   }
 };

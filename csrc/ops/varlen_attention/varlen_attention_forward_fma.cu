@@ -131,9 +131,8 @@ struct LaunchForward {
   static cudaError_t run(const VarlenAttentionForward& args, cudaStream_t stream) {
     constexpr int kR = kD <= 128 ? 4 : 2;
     const int tiles = ceil_div(args.given.max_seqlen_q, kSide * kR);
-    const LaunchShape shape{
-        dim3(static_cast<unsigned>(args.given.sentences * tiles), static_cast<unsigned>(args.given.heads)),
-        dim3(kThreads), kForwardFloats<kR, kD> * sizeof(float)};
+    const LaunchShape shape{dim3(grid_x(args.given.sentences * tiles), static_cast<unsigned>(args.given.heads)),
+                            dim3(kThreads), kForwardFloats<kR, kD> * sizeof(float)};
     return launch(forward_fma<T, kR, kD>, shape, stream, args, tiles);
   }
 };

@@ -46,8 +46,7 @@ def _backward(
     grad_q, grad_k, grad_v, grad_bias = reference.backward(
         grad_out, *_split(q, kv), lse, cu_seqlens_q, cu_seqlens_k, options
     )
-    if grad_bias is None:
-        grad_bias = q.new_empty(0)
+    grad_bias = q.new_empty(0) if grad_bias is None else grad_bias.contiguous()
     if kv is None:
         return torch.stack((grad_q, grad_k, grad_v), dim=1), q.new_empty(0), grad_bias
     return grad_q.contiguous(), torch.stack((grad_k, grad_v), dim=1), grad_bias
@@ -60,7 +59,7 @@ def _backward_fake(
     return (
         q.new_empty(q.shape),
         q.new_empty(0) if kv is None else kv.new_empty(kv.shape),
-        q.new_empty(0) if bias is None else torch.empty_like(bias),
+        q.new_empty(0) if bias is None else bias.new_empty(bias.shape),
     )
 
 
