@@ -8,7 +8,8 @@ from kernels import emulated
 
 FORWARD = "ops/add_layer_norm/add_layer_norm_forward.cu"
 BACKWARD = "ops/add_layer_norm/add_layer_norm_backward.cu"
-KERNEL_TESTS = "tests/kernels/test_add_layer_norm.py"
+KERNEL_TESTS = ["tests/kernels/test_add_layer_norm.py", "tests/kernels/test_varlen_attention.py"]
+ATTENTION = "ops/varlen_attention/"
 
 # The barrier that is removed, and the tests that must see it.
 BARRIERS = {
@@ -32,6 +33,16 @@ BARRIERS = {
         "    __syncthreads();  // and have been read: the next sum may overwrite them\n",
         "every_size and 384 or order_of_threads and 384",
     ),
+    "attention-keys": (
+        ATTENTION + "varlen_attention_forward_mma.cu",
+        "    __syncthreads();  // the keys are there, and the last tile's values have been read\n",
+        "every_length and lengths7",
+    ),
+    "attention-stages": (
+        ATTENTION + "varlen_attention_backward_key_mma.cu",
+        "    __syncthreads();  // this tile is there, and the other stage has been read\n",
+        "every_length and lengths7",
+    ),
 }
 
 # A bound that is made off by one so that the last row's tail is overrun.
@@ -48,6 +59,12 @@ BOUNDS = {
         "column <= args.hidden; column += step) {\n      load_operands<Access::reused>(args, begin + column, operands);\n      add_row_sums",
         "every_size and 33",
     ),
+    "attention-rows": (
+        ATTENTION + "mma_tiles.cuh",
+        "const bool outside = row >= rows || column >= size;",
+        "const bool outside = row > rows || column >= size;",
+        "every_length and lengths7",
+    ),
 }
 
 
@@ -57,7 +74,7 @@ def test_a_missing_barrier_is_found(name):
         pytest.skip(reason)
     file, barrier, tests = BARRIERS[name]
     sources = emulated.mutated(name, file, barrier, "")
-    done = emulated.pytest_with(emulated.build(name, sources, kernels=False), KERNEL_TESTS, f"-k={tests}")
+    done = emulated.pytest_with(emulated.build(name, sources, kernels=False), *KERNEL_TESTS, f"-k={tests}")
     assert done.returncode == 1, done.stdout  # 1: tests were run, and failed
     assert "AssertionError" in done.stdout
 
@@ -69,7 +86,7 @@ def test_a_read_past_the_end_is_found(name):
     file, old, new, tests = BOUNDS[name]
     sources = emulated.mutated(name, file, old, new)
     library = emulated.build(name, sources, sanitize="address", kernels=False)
-    done = emulated.pytest_with(library, KERNEL_TESTS, f"-k={tests}", sanitize=True)
+    done = emulated.pytest_with(library, *KERNEL_TESTS, f"-k={tests}", sanitize=True)
     assert done.returncode == emulated.SANITIZER_EXIT, done.stdout
     assert "heap-buffer-overflow" in done.stdout
     assert "READ of size" in done.stdout

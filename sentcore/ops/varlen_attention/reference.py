@@ -238,8 +238,9 @@ def _wide(q: torch.Tensor) -> torch.dtype:
 def _keep(rows: slice | torch.Tensor, n: int, shape: torch.Size, options: Options) -> torch.Tensor:
     """[n, N, Sq, Sk] bool, True where dropout keeps the probability.
 
-    The element index is (query token * N + head) * max_seqlen_k + key position in its sentence; the bits are
-    Philox4x32-10's (Salmon et al. 2011), key = seed[0], counter = (index // 4, seed[1]), word = index % 4.
+    The element index is (query token * N + head) * columns + key position in its sentence, where columns is
+    max_seqlen_k rounded up to a multiple of four, so that one draw serves four keys; the bits are Philox4x32-10's
+    (Salmon et al. 2011), key = seed[0], counter = (index // 4, seed[1]), word = index % 4.
     """
     seed, low32 = options.seed, 0xFFFFFFFF
     if isinstance(rows, slice):
@@ -247,7 +248,8 @@ def _keep(rows: slice | torch.Tensor, n: int, shape: torch.Size, options: Option
     token = rows.view(n, 1, shape[2], 1)
     head = torch.arange(shape[1], device=seed.device).view(1, -1, 1, 1)
     column = torch.arange(shape[3], device=seed.device)
-    index = (token * shape[1] + head) * options.max_seqlen_k + column
+    columns = -(-options.max_seqlen_k // 4) * 4
+    index = (token * shape[1] + head) * columns + column
     key0, key1 = seed[0] & low32, (seed[0] >> 32) & low32
     c0, c1 = (index // 4) & low32, (index // 4) >> 32
     c2, c3 = (seed[1] & low32).expand_as(c0), ((seed[1] >> 32) & low32).expand_as(c0)

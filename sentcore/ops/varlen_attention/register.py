@@ -36,30 +36,30 @@ def _forward_fake(
 
 
 def _backward(
-    grad_out, q, kv, lse, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, alibi_slopes,
+    grad_out, q, kv, out, lse, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, alibi_slopes,
     window_left, window_right, causal, dropout_p, seed,
 ):  # fmt: skip
     options = reference.Options(
         scale, bias, alibi_slopes, (window_left, window_right), causal, dropout_p, seed, max_seqlen_k
     )
+    # out saves the kernels a pass over the keys; plain PyTorch has all of a row at once.
     grad_q, grad_k, grad_v, grad_bias = reference.backward(
         grad_out, *_split(q, kv), lse, cu_seqlens_q, cu_seqlens_k, options
     )
-    if grad_bias is None:
-        grad_bias = q.new_empty(0)
+    grad_bias = q.new_empty(0) if grad_bias is None else grad_bias.contiguous()
     if kv is None:
         return torch.stack((grad_q, grad_k, grad_v), dim=1), q.new_empty(0), grad_bias
     return grad_q.contiguous(), torch.stack((grad_k, grad_v), dim=1), grad_bias
 
 
 def _backward_fake(
-    grad_out, q, kv, lse, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, alibi_slopes,
+    grad_out, q, kv, out, lse, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, bias, alibi_slopes,
     window_left, window_right, causal, dropout_p, seed,
 ):  # fmt: skip
     return (
         q.new_empty(q.shape),
         q.new_empty(0) if kv is None else kv.new_empty(kv.shape),
-        q.new_empty(0) if bias is None else torch.empty_like(bias),
+        q.new_empty(0) if bias is None else bias.new_empty(bias.shape),
     )
 
 
@@ -73,7 +73,7 @@ def _setup_context(ctx, inputs, output):
     ctx.saved_for_backward = save
     ctx.lengths, ctx.options = (max_q, max_k), (left, right, causal, p)
     ctx.scale = scale
-    ctx.save_for_backward(q, kv, output[1], cu_q, cu_k, bias, slopes, seed)
+    ctx.save_for_backward(q, kv, *output, cu_q, cu_k, bias, slopes, seed)
 
 
 def _autograd(ctx, grad_out, grad_lse):
@@ -81,9 +81,9 @@ def _autograd(ctx, grad_out, grad_lse):
         raise RuntimeError(
             "sentcore::varlen_attention ran with save_for_backward=False, so it has no backward; call it with True"
         )
-    q, kv, lse, cu_q, cu_k, bias, slopes, seed = ctx.saved_tensors
+    q, kv, out, lse, cu_q, cu_k, bias, slopes, seed = ctx.saved_tensors
     grad_q, grad_kv, grad_bias = torch.ops.sentcore.varlen_attention_backward.default(
-        grad_out, q, kv, lse, cu_q, cu_k, *ctx.lengths, ctx.scale, bias, slopes, *ctx.options, seed
+        grad_out, q, kv, out, lse, cu_q, cu_k, *ctx.lengths, ctx.scale, bias, slopes, *ctx.options, seed
     )
     return (
         grad_q,
@@ -105,8 +105,8 @@ define(
     _forward_fake,
 )
 define(
-    "varlen_attention_backward(Tensor grad_out, Tensor q, Tensor? kv, Tensor lse, Tensor cu_seqlens_q,"
-    f" Tensor cu_seqlens_k, {_OPTIONS}) -> (Tensor grad_q, Tensor grad_kv, Tensor grad_bias)",
+    "varlen_attention_backward(Tensor grad_out, Tensor q, Tensor? kv, Tensor out, Tensor lse,"
+    f" Tensor cu_seqlens_q, Tensor cu_seqlens_k, {_OPTIONS}) -> (Tensor grad_q, Tensor grad_kv, Tensor grad_bias)",
     _backward,
     _backward_fake,
 )
