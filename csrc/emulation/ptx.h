@@ -1,6 +1,7 @@
 // common/ptx.cuh for the emulation: the same functions, with the same contracts, checked.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 
 #include "emulation/copies.h"
@@ -142,6 +143,19 @@ inline void multiply_accumulate_16x8x16(float (&d)[4], const std::uint32_t (&a)[
   const emulated::Fragments fragments{a, b};
   emulation::meet_warp({"multiply_accumulate_16x8x16", __FILE__, __LINE__}, 0xffffffffu, &fragments, d,
                        &emulated::multiply_matrices<T>);
+}
+
+inline float exp2_approximate(float x) { return std::exp2(x); }
+
+template <typename T>
+inline std::uint32_t pack_pair(float low, float high);
+template <>
+inline std::uint32_t pack_pair<__nv_bfloat16>(float low, float high) {
+  return __float2bfloat16_rn(low).bits | static_cast<std::uint32_t>(__float2bfloat16_rn(high).bits) << 16;
+}
+template <>
+inline std::uint32_t pack_pair<__half>(float low, float high) {
+  return __float2half_rn(low).bits | static_cast<std::uint32_t>(__float2half_rn(high).bits) << 16;
 }
 
 }  // namespace sentcore::ptx

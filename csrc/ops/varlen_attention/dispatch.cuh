@@ -1,0 +1,108 @@
+// How the kernels of varlen_attention are chosen and launched. There are two of each: on tensor cores (mma) for half
+// precision and a D that is a multiple of 8 up to 128, with plain arithmetic (fma) for everything else.
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtypes.cuh"
+#include "common/reduce.cuh"
+#include "ops/varlen_attention/mma_tiles.cuh"
+#include "ops/varlen_attention/varlen_attention.h"
+
+namespace sentcore {
+
+cudaError_t varlen_attention_forward_mma(const VarlenAttentionForward& args, cudaStream_t stream);
+cudaError_t varlen_attention_forward_fma(const VarlenAttentionForward& args, cudaStream_t stream);
+
+namespace attention {
+
+inline bool uses_mma(const VarlenAttention& args) {
+  return (args.dtype == Dtype::bfloat16 || args.dtype == Dtype::float16) && args.size % 8 == 0 && args.size <= 128;
+}
+
+// Anything beyond softmax(scale * q k^T) v. Kernels are compiled with and without, as the options need registers.
+inline bool has_options(const VarlenAttention& args) {
+  return args.bias != nullptr || args.alibi_slopes != nullptr || args.seed != nullptr || args.window_left >= 0 ||
+         args.window_right >= 0;
+}
+
+// How an mma kernel's block of kWarps warps is split, and how its grid is: x over sentences and tiles of 16 *
+// warps_per_head rows, y over heads, kWarps / warps_per_head a block.
+struct BlockShape {
+  int warps_per_head;
+  int tiles;         // of the longest sentence
+  int rows;          // of a streamed tile in shared memory
+  int shared_bytes;  // of the block
+};
+
+// Rows of a streamed tile: those of the longest sentence, whole chunks of 16, at most `most`.
+inline int tile_rows(int longest, int most) {
+  return longest > most ? most : longest <= 16 ? 16 : (longest + 15) / 16 * 16;
+}
+
+// As few warps a head as the longest sentence needs, so that short sentences leave no warp idle; head_bytes(warps) is
+// the shared memory of a head.
+template <typename HeadBytes>
+BlockShape block_shape(int longest, int rows, const HeadBytes& head_bytes) {
+  constexpr int kMostBytes = 48 << 10;
+  int warps = 1;
+  while (warps < kWarps && (longest > warps * kRowsPerWarp || kWarps / warps * head_bytes(warps) > kMostBytes)) {
+    warps *= 2;
+  }
+  const int block_rows = warps * kRowsPerWarp;
+  return {warps, longest == 0 ? 0 : (longest + block_rows - 1) / block_rows, rows, kWarps / warps * head_bytes(warps)};
+}
+
+inline LaunchShape launch_shape(const VarlenAttention& args, const BlockShape& shape) {
+  const int heads = kWarps / shape.warps_per_head;
+  return {dim3(static_cast<unsigned>(args.sentences * shape.tiles),
+               static_cast<unsigned>((args.heads + heads - 1) / heads)),
+          dim3(kWarps * kWarpSize), static_cast<std::size_t>(shape.shared_bytes)};
+}
+
+template <typename Launch, typename T, typename... Args>
+cudaError_t for_mma_size(int size, const Args&... args) {
+  if (size <= 16) return Launch::template run<T, 16>(args...);
+  if (size <= 32) return Launch::template run<T, 32>(args...);
+  if (size <= 64) return Launch::template run<T, 64>(args...);
+  if (size <= 80) return Launch::template run<T, 80>(args...);
+  if (size <= 96) return Launch::template run<T, 96>(args...);
+  if (size <= 128) return Launch::template run<T, 128>(args...);
+  return cudaErrorInvalidValue;
+}
+
+// Calls Launch::run<T, kD>(args...) for the dtype and the smallest kD of at least D.
+template <typename Launch, typename... Args>
+cudaError_t for_mma(const VarlenAttention& given, const Args&... args) {
+  if (given.dtype == Dtype::bfloat16) return for_mma_size<Launch, __nv_bfloat16>(given.size, args...);
+  if (given.dtype == Dtype::float16) return for_mma_size<Launch, __half>(given.size, args...);
+  return cudaErrorInvalidValue;
+}
+
+template <typename Launch, typename T, typename... Args>
+cudaError_t for_fma_size(int size, const Args&... args) {
+  if (size <= 32) return Launch::template run<T, 32>(args...);
+  if (size <= 64) return Launch::template run<T, 64>(args...);
+  if (size <= 128) return Launch::template run<T, 128>(args...);
+  if (size <= kMaxHeadSize) return Launch::template run<T, kMaxHeadSize>(args...);
+  return cudaErrorInvalidValue;
+}
+
+// The same for the kernels of plain arithmetic, of any dtype.
+template <typename Launch, typename... Args>
+cudaError_t for_fma(const VarlenAttention& given, const Args&... args) {
+  switch (given.dtype) {
+    case Dtype::float32:
+      return for_fma_size<Launch, float>(given.size, args...);
+    case Dtype::bfloat16:
+      return for_fma_size<Launch, __nv_bfloat16>(given.size, args...);
+    case Dtype::float16:
+      return for_fma_size<Launch, __half>(given.size, args...);
+    case Dtype::float64:
+      break;
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace attention
+}  // namespace sentcore
