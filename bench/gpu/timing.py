@@ -115,7 +115,7 @@ def rows_of(
             p80,
             difference,
             extra,
-        )  # fmt: skip
+        )
         for peer in peers
     ]
 

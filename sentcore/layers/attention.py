@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentcore.config import EncoderConfig
+from sentcore.layers.packed_linear import PackedLinear, usable
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
 from sentcore.packed import PackedBatch
@@ -31,18 +32,14 @@ class Attention(nn.Module):
         self.value = nn.Linear(hidden, hidden)
         self.output = nn.Linear(hidden, hidden)
         self.layer_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self._packed_qkv, self._packed_output = PackedLinear(), PackedLinear()
 
     def forward(self, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         """[T, H] -> [T, H]."""
         ops = ops_of(self.backend)
         attention_p = self.attention_dropout_p if self.training else 0.0
         hidden_p = self.hidden_dropout_p if self.training else 0.0
-        qkv = ops.qkv_projection(
-            x,
-            (self.query.weight, self.key.weight, self.value.weight),
-            (self.query.bias, self.key.bias, self.value.bias),
-            num_heads=self.num_heads,
-        )
+        qkv = self._project(x)
         context = ops.varlen_attention(
             qkv,
             batch.cu_seqlens,
@@ -51,7 +48,7 @@ class Attention(nn.Module):
             seed=draw_seed(attention_p, None, x),
         )
         return ops.add_layer_norm(
-            F.linear(context.flatten(1), self.output.weight, self.output.bias),
+            self._output(context.flatten(1)),
             x,
             self.layer_norm.weight,
             self.layer_norm.bias,
@@ -59,3 +56,17 @@ class Attention(nn.Module):
             seed=draw_seed(hidden_p, None, x),
             eps=self.layer_norm.eps,
         )
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, H] -> [T, 3, N, D]."""
+        linears = (self.query, self.key, self.value)
+        if usable(x, self.backend):
+            return self._packed_qkv(x, linears).view(x.shape[0], 3, self.num_heads, -1)
+        weights, biases = zip(*((linear.weight, linear.bias) for linear in linears), strict=True)
+        return ops_of(self.backend).qkv_projection(x, weights, biases, num_heads=self.num_heads)
+
+    def _output(self, context: torch.Tensor) -> torch.Tensor:
+        """[T, H] -> [T, H]."""
+        if usable(context, self.backend):
+            return self._packed_output(context, (self.output,))
+        return F.linear(context, self.output.weight, self.output.bias)

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from compare import assert_as_accurate
-from kernels.emulated import SEED_VARIABLE
 from sentcore.ops.varlen_attention import reference
 
 SEED = torch.tensor([123456789012345678, 987654321])

@@ -1,0 +1,96 @@
+"""Linear layers for inference on a CPU, through oneDNN with weights in its own layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# hidden_act -> (oneDNN's name of the operation after the product, its algorithm)
+_AFTER = {None: ("none", ""), "relu": ("relu", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
+_ROWS = 4096  # what the layout is chosen for; any other number of rows is right too
+_LEAST_ROWS = 2  # one row would take another way through oneDNN, with other bits
+
+
+class PackedLinear:
+    """act(x Wᵀ + b) of one Linear, or of several side by side, from weights packed once.
+
+    Packing happens at the first call without gradients and again when a weight is another tensor or has been written to; it
+    costs as much memory again as the weights. A row's bits depend neither on the other rows nor on the number of threads.
+    In-place writes through ``weight.data`` are not seen by torch's version counter, nor here: write under ``torch.no_grad()``
+    instead, or call `forget`.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple | None = None
+        self._weight: torch.Tensor | None = None
+        self._bias: torch.Tensor | None = None
+
+    def __call__(self, x: torch.Tensor, linears: Sequence[nn.Linear], activation: str | None = None) -> torch.Tensor:
+        """[T, K] float32 or bfloat16 -> [T, sum of the linears' output sizes]; `usable` says when this may be called."""
+        key = tuple(map(_state_of, linears))
+        if key != self._key:
+            self._pack(linears)
+            self._key = key
+        attribute, algorithm = _AFTER[activation]
+        rows = x.shape[0]
+        if rows < _LEAST_ROWS:
+            x = F.pad(x, (0, 0, 0, _LEAST_ROWS - rows))
+        out = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, attribute, [], algorithm)
+        return out[:rows]
+
+    def forget(self) -> None:
+        """Drops the packed weights."""
+        self._key = self._weight = self._bias = None
+
+    def _pack(self, linears: Sequence[nn.Linear]) -> None:
+        weights = [linear.weight.detach() for linear in linears]
+        biases = [linear.bias for linear in linears]
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
+        if all(bias is None for bias in biases):
+            self._bias = None
+        else:
+            filled = [w.new_zeros(len(w)) if b is None else b.detach() for b, w in zip(biases, weights, strict=True)]
+            self._bias = torch.cat(filled)
+
+    # Copies and pickles are of the module around it; they pack anew.
+    def __deepcopy__(self, memo: dict) -> PackedLinear:
+        return PackedLinear()
+
+    def __reduce__(self) -> tuple:
+        return PackedLinear, ()
+
+
+def usable(x: torch.Tensor, backend: str) -> bool:
+    """Whether PackedLinear may take this input: no gradients, a CPU that oneDNN knows the dtype on, no tracing."""
+    return (
+        backend != "reference"
+        and x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and x.dtype in _dtypes()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _dtypes() -> tuple[torch.dtype, ...]:
+    global _known
+    if _known is None:
+        _known = ()
+        if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+            bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+            _known = (torch.float32, torch.bfloat16) if bfloat16 else (torch.float32,)
+    return _known
+
+
+_known: tuple[torch.dtype, ...] | None = None
+
+
+def _state_of(linear: nn.Linear) -> tuple:
+    """What changes when a weight or bias does."""
+    return tuple(
+        None if p is None else (p.data_ptr(), -1 if p.is_inference() else p._version, p.dtype, p.shape)
+        for p in (linear.weight, linear.bias)
+    )
