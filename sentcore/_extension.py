@@ -25,6 +25,7 @@ OPS = (
     "bias_gelu",
     "bias_gelu_layer_norm",
     "add_layer_norm",
+    "linear",
 )
 NATIVE = "native kernel"
 PLAIN = "plain PyTorch"

@@ -1,0 +1,23 @@
+// The kernels behind gemm_cuda, and how K is cut.
+#pragma once
+
+#include "common/gemm/gemm.h"
+
+namespace sentcore::gemm {
+
+// Products on tensor cores; see its file for what it takes.
+cudaError_t run_mma(const Gemm& args, cudaStream_t stream);
+// Products by multiply-adds in float32: every dtype, size and alignment.
+cudaError_t run_fma(const Gemm& args, cudaStream_t stream);
+
+struct Slices {
+  std::int64_t count;
+  std::int64_t depth;  // of each but the last, a multiple of 32
+};
+inline Slices slices_of(const Gemm& args) {
+  const std::int64_t count =
+      args.partial == nullptr ? 1 : gemm_slices(args.rows, args.columns, args.depth, args.a_by_column);
+  return {count, ceil_div<std::int64_t>(ceil_div<std::int64_t>(args.depth, count), 32) * 32};
+}
+
+}  // namespace sentcore::gemm

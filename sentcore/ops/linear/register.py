@@ -1,0 +1,78 @@
+"""linear for torch: schema, shapes, plain kernel, autograd.
+
+`pre`, the product before its activation, is kept for the backward where there is an activation.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from sentcore.ops.linear import reference
+from sentcore.ops.register import autograd, define
+
+_GATED = ("geglu", "swiglu")
+
+
+def _forward(x, weight, bias, activation, save_for_backward):
+    pre = F.linear(x, weight, bias)
+    saved = save_for_backward and activation != "none"
+    # Two results of an op may not share memory, nor may one be its input.
+    out = reference.activate(pre, activation)
+    return out, pre if saved else x.new_empty((0, weight.shape[0]))
+
+
+def _forward_fake(x, weight, bias, activation, save_for_backward):
+    rows = weight.shape[0]
+    saved = save_for_backward and activation != "none"
+    return (
+        x.new_empty((x.shape[0], rows // 2 if activation in _GATED else rows)),
+        x.new_empty((x.shape[0] if saved else 0, rows)),
+    )
+
+
+def _backward(grad_out, x, weight, pre, has_bias, activation):
+    grad_x, grad_weight, grad_bias = reference.linear_backward(grad_out, x, weight, pre, activation)
+    return grad_x, grad_weight, grad_bias if has_bias else x.new_empty(0)
+
+
+def _backward_fake(grad_out, x, weight, pre, has_bias, activation):
+    return (
+        x.new_empty(x.shape),
+        weight.new_empty(weight.shape),
+        x.new_empty(weight.shape[0] if has_bias else 0),
+    )
+
+
+def _setup_context(ctx, inputs, output):
+    x, weight, bias, ctx.activation, save = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.saved = save or ctx.activation == "none"
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(x, weight, output[1])
+
+
+def _autograd(ctx, grad_out, grad_pre):
+    if not ctx.saved:
+        raise RuntimeError(
+            "sentcore::linear ran with save_for_backward=False, so it has no backward; call it with True"
+        )
+    x, weight, pre = ctx.saved_tensors
+    grad_x, grad_weight, grad_bias = torch.ops.sentcore.linear_backward.default(
+        grad_out, x, weight, pre, ctx.has_bias, ctx.activation
+    )
+    return grad_x, grad_weight, grad_bias if ctx.has_bias else None, None, None
+
+
+define(
+    "linear(Tensor x, Tensor weight, Tensor? bias, str activation, bool save_for_backward) -> (Tensor out, Tensor pre)",
+    _forward,
+    _forward_fake,
+)
+define(
+    "linear_backward(Tensor grad_out, Tensor x, Tensor weight, Tensor pre, bool has_bias, str activation)"
+    " -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
+    _backward,
+    _backward_fake,
+)
+autograd("linear", _autograd, _setup_context)

@@ -1,0 +1,107 @@
+"""linear: its definition, gradients, and what torch asks of an op."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from compare import assert_as_accurate
+from sentcore import ops
+from sentcore.errors import ArgumentTypeError, ArgumentValueError
+from sentcore.ops.linear import ACTIVATIONS
+
+SHAPES = [(0, 8, 4), (1, 1, 2), (17, 33, 10), (65, 40, 24)]
+
+
+def draw(tokens, depth, rows, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+        for shape in ((tokens, depth), (rows, depth), (rows,))
+    )
+    return x, weight, bias
+
+
+def with_gradients(function, arguments, activation):
+    leaves = [a.clone().requires_grad_() for a in arguments]
+    out = function(*leaves, activation=activation)
+    out.backward(torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out).to(out.dtype))
+    return [out, *(leaf.grad for leaf in leaves)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("sizes", SHAPES, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_as_accurate_as_plain_pytorch(dtype, sizes, activation):
+    arguments = draw(*sizes, dtype)
+    ours = with_gradients(ops.linear, arguments, activation)
+    plain = with_gradients(ops.reference.linear, arguments, activation)
+    exact = with_gradients(ops.reference.linear, [a.double() for a in arguments], activation)
+    for index, value in enumerate(exact):
+        assert ours[index].dtype == dtype
+        assert_as_accurate(ours[index], plain[index], value, f"result {index}")
+
+
+def test_definition_is_the_formula():
+    x, weight, bias = draw(4, 5, 6)
+    pre = x @ weight.t() + bias
+    gate, value = pre[:, :3], pre[:, 3:]
+    torch.testing.assert_close(ops.reference.linear(x, weight, bias), pre)
+    torch.testing.assert_close(ops.linear(x, weight, bias, activation="relu"), pre.clamp(min=0))
+    torch.testing.assert_close(ops.linear(x, weight, bias, activation="geglu"), F.gelu(gate) * value)
+    torch.testing.assert_close(ops.linear(x, weight, activation="swiglu"), _swiglu(x @ weight.t()))
+
+
+def _swiglu(pre):
+    gate, value = pre.chunk(2, dim=1)
+    return gate * torch.sigmoid(gate) * value
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_gradcheck(activation, with_bias):
+    x, weight, bias = (t.requires_grad_() for t in draw(4, 5, 6, seed=3))
+    arguments = (x, weight, bias) if with_bias else (x, weight)
+    assert torch.autograd.gradcheck(lambda *a: ops.linear(*a, activation=activation), arguments)
+
+
+def test_frozen_weights_and_strided_input():
+    x, weight, bias = draw(6, 5, 4)
+    x = x.t().contiguous().t().requires_grad_()
+    ops.linear(x, weight, bias, activation="gelu").sum().backward()
+    expected = x.detach().clone().requires_grad_()
+    F.gelu(F.linear(expected, weight, bias)).sum().backward()
+    torch.testing.assert_close(x.grad, expected.grad)
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu", "geglu"])
+def test_opcheck(activation):
+    x, weight, bias = (t.float().requires_grad_() for t in draw(4, 5, 6))
+    op = torch.ops.sentcore.linear.default
+    torch.library.opcheck(op, (x, weight, bias, activation, activation != "none"))
+    torch.library.opcheck(op, (x.detach(), weight.detach(), None, activation, False))
+
+
+@pytest.mark.parametrize("activation", [None, "gelu", "swiglu"])
+def test_compiles_as_one_graph(activation):
+    arguments = [t.float().requires_grad_() for t in draw(4, 5, 6)]
+    function = torch.compile(lambda *a: ops.linear(*a, activation=activation), fullgraph=True)
+    out = function(*arguments)
+    torch.testing.assert_close(out, ops.reference.linear(*arguments, activation=activation))
+    out.sum().backward()
+    assert all(a.grad is not None for a in arguments)
+
+
+def test_wrong_arguments_are_named():
+    x, weight, bias = draw(4, 5, 7)
+    with pytest.raises(ArgumentValueError, match="activation is 'mish'; accepted: None, 'relu', 'gelu'"):
+        ops.linear(x, weight, bias, activation="mish")
+    with pytest.raises(ArgumentValueError, match="weight has 7 rows; accepted with activation='geglu': an even"):
+        ops.linear(x, weight, bias, activation="geglu")
+    with pytest.raises(ArgumentValueError, match=r"weight has shape \[5, 7\]; accepted: \[R, 5\]"):
+        ops.linear(x, weight.t(), bias)
+    with pytest.raises(ArgumentTypeError, match="bias has dtype torch.float32"):
+        ops.linear(x, weight, bias.float())
+    with pytest.raises(ArgumentTypeError, match="x is None"):
+        ops.linear(None, weight)
