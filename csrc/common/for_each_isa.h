@@ -5,8 +5,8 @@
 //   #include "common/for_each_isa.h"
 //   void x(const Args& args) { SENTCORE_BEST_ISA(run(args)); }      // run is in namespace sentcore::SENTCORE_ISA
 //
-// The file sees SENTCORE_ISA (its namespace), SENTCORE_VECTOR_BYTES and SENTCORE_VECTOR_COUNT (vector registers), includes
-// nothing of the standard library and has no lambdas, which would be compiled for the oldest machine.
+// The file sees SENTCORE_ISA (its namespace), SENTCORE_VECTOR_BYTES and SENTCORE_VECTOR_COUNT (vector registers),
+// includes nothing of the standard library and has no lambdas, which would be compiled for the oldest machine.
 
 #include "common/isa.h"
 

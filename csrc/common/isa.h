@@ -31,12 +31,12 @@ inline Isa best_isa() {
 }  // namespace sentcore
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define SENTCORE_BEST_ISA(call)                                      \
-  do {                                                               \
-    const ::sentcore::Isa isa = ::sentcore::best_isa();              \
-    if (isa == ::sentcore::Isa::avx512) return isa_avx512::call;     \
-    if (isa == ::sentcore::Isa::avx2) return isa_avx2::call;         \
-    return isa_portable::call;                                       \
+#define SENTCORE_BEST_ISA(call)                                  \
+  do {                                                           \
+    const ::sentcore::Isa isa = ::sentcore::best_isa();          \
+    if (isa == ::sentcore::Isa::avx512) return isa_avx512::call; \
+    if (isa == ::sentcore::Isa::avx2) return isa_avx2::call;     \
+    return isa_portable::call;                                   \
   } while (false)
 #else
 #define SENTCORE_BEST_ISA(call) return isa_portable::call

@@ -52,8 +52,8 @@ SENTCORE_INLINE A largest_of(Vec<A> v) {
   return result;
 }
 
-// exp of x <= 0 (and a little above): 2^n * e^r with |r| <= ln(2) / 2 and a polynomial for e^r (the coefficients of the Cephes
-// library's expf); within 2 units in the last place, and 0 where float32 would be subnormal.
+// exp of x <= 0 (and a little above): 2^n * e^r with |r| <= ln(2) / 2 and a polynomial for e^r (the coefficients of the
+// Cephes library's expf); within 2 units in the last place, and 0 where float32 would be subnormal.
 SENTCORE_INLINE Vec<float> exp_of(Vec<float> x) {
   const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the rounded integer in the low bits
   const Vec<float> bounded = larger<float>(x, splat(-87.0f));

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from kernels.emulated import SEED_VARIABLE
 
 from compare import assert_as_accurate
+from kernels.emulated import SEED_VARIABLE
 from sentcore.ops.linear.reference import linear, linear_backward
 
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
@@ -51,7 +51,9 @@ def check(ops, t, activation="none"):
         assert_as_accurate(pre, plain, exact, "pre")
     ours = backward(ops, t, pre, activation)
     # The backward starts from what the forward saved, so it is measured from there.
-    plain, exact = (linear_backward(s["grad"], s["x"], s["weight"], pre.to(s["x"].dtype), activation) for s in (t, wide))
+    plain, exact = (
+        linear_backward(s["grad"], s["x"], s["weight"], pre.to(s["x"].dtype), activation) for s in (t, wide)
+    )
     for name, a, b, c in zip(("grad_x", "grad_weight", "grad_bias"), ours, plain, exact, strict=True):
         empty = name == "grad_bias" and t["bias"] is None
         assert_as_accurate(a, b[:0] if empty else b, c[:0] if empty else c, name)

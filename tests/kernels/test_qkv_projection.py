@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernels.emulated import SEED_VARIABLE
 
 from compare import assert_as_accurate
+from kernels.emulated import SEED_VARIABLE
 from sentcore.ops.qkv_projection.reference import qkv_projection, qkv_projection_backward
 
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 DTYPES = [FLOAT32, BFLOAT16, FLOAT16]
 # T, H, N, D: nothing, one token, heads that a tile rotates and heads that it does not, tiles and their tails, odd sizes.
-SIZES = [(0, 16, 2, 8), (1, 8, 1, 8), (17, 32, 2, 16), (130, 136, 3, 40), (65, 64, 4, 64), (3, 30, 3, 10), (2, 384, 1, 80)]
+SIZES = [
+    (0, 16, 2, 8),
+    (1, 8, 1, 8),
+    (17, 32, 2, 16),
+    (130, 136, 3, 40),
+    (65, 64, 4, 64),
+    (3, 30, 3, 10),
+    (2, 384, 1, 80),
+]
 
 
 def draw(tokens, hidden, heads, size, dtype, angles_dtype=None):
@@ -47,9 +55,7 @@ def definition(t, bias, rotary, dtype=None):
     t = {k: _to(v, dtype) for k, v in t.items()}
     weight = torch.cat(t["weights"])
     angles = (t["cos"], t["sin"]) if rotary else None
-    out = qkv_projection(
-        t["x"], weight, torch.cat(t["biases"]) if bias else None, num_heads=t["heads"], rotary=angles
-    )
+    out = qkv_projection(t["x"], weight, torch.cat(t["biases"]) if bias else None, num_heads=t["heads"], rotary=angles)
     grads = qkv_projection_backward(t["grad"], t["x"], weight, *(angles or (None, None)))
     return out, *(grads if bias else (*grads[:2], grads[2][:0]))
 

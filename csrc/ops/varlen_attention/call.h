@@ -22,6 +22,14 @@ inline Tensor as_packs(const Tensor& tensor) {
   return aligned ? whole : torch::stable::clone(whole);
 }
 
+// The two devices an entry is compiled for.
+struct Cpu {
+  static constexpr bool kIsCpu = true;
+};
+struct Cuda {
+  static constexpr bool kIsCpu = false;
+};
+
 // ---- checks ----
 
 // The options and what they come with; also what both entries have in common.
@@ -53,9 +61,15 @@ constexpr std::int64_t kMaxInt = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t kMaxTokens = kMaxInt / 2;  // positions and their differences are int32
 constexpr std::int64_t kMaxHeads = 65535;         // the grid's second dimension
 
-inline void check_q_and_kv(const Checks& check, const Call& call) {
-  check.dtype(call.q_name(), call.q, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half},
-              "Convert it, e.g. with .float(); float64 runs on the CPU alone");
+template <typename Device>
+void check_q_and_kv(const Checks& check, const Call& call) {
+  if (Device::kIsCpu) {
+    check.dtype(call.q_name(), call.q, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half, ScalarType::Double},
+                "Convert it, e.g. with .float()");
+  } else {
+    check.dtype(call.q_name(), call.q, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half},
+                "Convert it, e.g. with .float(); float64 runs on the CPU alone");
+  }
   if (!call.kv) {
     check.dimensions("qkv", call.q, 4, "[T, 3, N, D]");
     if (call.q.sizes()[1] != 3) {
@@ -70,11 +84,14 @@ inline void check_q_and_kv(const Checks& check, const Call& call) {
     check.shape("kv", *call.kv, {call.kv->sizes()[0], 2, call.heads(), call.size()}, "[Tk, 2, N, D] with q's N and D");
   }
   const std::string found = std::string(call.q_name()) + " has shape " + shape_text(call.q.sizes());
-  if (call.size() < 1 || call.size() > kMaxHeadSize) {
+  if (call.size() < 1 || call.heads() < 1) {
+    check.fail(found + "; accepted: at least one head of at least one column. Check the order of the dimensions");
+  }
+  if (!Device::kIsCpu && call.size() > kMaxHeadSize) {
     check.fail(found + "; accepted: a head size D of 1 to " + std::to_string(kMaxHeadSize) +
                " on CUDA. Use another number of heads, or the plain backend");
   }
-  if (call.heads() < 1 || call.heads() > kMaxHeads) {
+  if (!Device::kIsCpu && call.heads() > kMaxHeads) {
     check.fail(found + "; accepted: 1 to " + std::to_string(kMaxHeads) + " heads. Check the order of the dimensions");
   }
   if (call.tokens_q() > kMaxTokens || call.tokens_k() > kMaxTokens) {
@@ -127,9 +144,32 @@ inline void check_options(const Checks& check, const Call& call) {
   check.dropout(call.dropout_p, call.seed, call.q_name(), call.q);
 }
 
-inline void check_call(const Checks& check, const Call& call) {
-  check_q_and_kv(check, call);
+// What only a CPU can look at without waiting: the lengths themselves, which the kernels rely on.
+inline void check_length_values(const Checks& check, const Call& call) {
+  const auto check_one = [&](const char* name, const Tensor& lengths, std::int64_t tokens, std::int64_t longest) {
+    const Tensor whole = as_contiguous(lengths);
+    const auto* cu = static_cast<const std::int32_t*>(whole.const_data_ptr());
+    const std::int64_t count = lengths.sizes()[0];
+    bool good = cu[0] == 0 && cu[count - 1] == tokens;
+    for (std::int64_t i = 1; i < count && good; ++i) good = cu[i] >= cu[i - 1] && cu[i] - cu[i - 1] <= longest;
+    if (good) return;
+    std::string values;
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(count, 8); ++i)
+      values += (i ? ", " : "") + std::to_string(cu[i]);
+    check.fail(std::string(name) + " is [" + values + (count > 8 ? ", ..." : "") +
+               "]; accepted: lengths summed up from 0 to the " + std::to_string(tokens) +
+               " tokens, no sentence longer than the given maximum of " + std::to_string(longest) +
+               ". Take both from one packed batch");
+  };
+  check_one("cu_seqlens_q", call.cu_seqlens_q, call.tokens_q(), call.max_seqlen_q);
+  check_one("cu_seqlens_k", call.cu_seqlens_k, call.tokens_k(), call.max_seqlen_k);
+}
+
+template <typename Device>
+void check_call(const Checks& check, const Call& call) {
+  check_q_and_kv<Device>(check, call);
   check_lengths(check, call);
+  if (Device::kIsCpu) check_length_values(check, call);
   check_options(check, call);
 }
 
@@ -168,7 +208,8 @@ Places<Pointer> places(Pointer q, Pointer kv, bool cross, std::int64_t bytes_of_
 }
 
 inline std::int64_t bytes_of_row(const Call& call) {
-  return call.heads() * call.size() * (call.q.scalar_type() == ScalarType::Float ? 4 : 2);
+  const ScalarType dtype = call.q.scalar_type();
+  return call.heads() * call.size() * (dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2);
 }
 
 inline int clamped(std::int64_t window) { return static_cast<int>(std::min(window, kMaxTokens)); }
@@ -186,7 +227,8 @@ inline VarlenAttention given_of(const Call& call, const Inputs& inputs) {
   given.max_seqlen_k = static_cast<int>(std::min(call.max_seqlen_k, call.tokens_k()));
   given.dropout_columns = ceil_div<std::int64_t>(call.max_seqlen_k, 4) * 4;
   given.dtype = dtype_of(call.q);
-  given.scale = static_cast<float>(call.scale.value_or(1.0 / std::sqrt(static_cast<double>(call.size()))));
+  given.exact_scale = call.scale.value_or(1.0 / std::sqrt(static_cast<double>(call.size())));
+  given.scale = static_cast<float>(given.exact_scale);
   given.window_left = clamped(call.window_left);
   given.window_right = call.causal ? 0 : clamped(call.window_right);
   const auto at = places(static_cast<const char*>(inputs.q.const_data_ptr()),
@@ -206,7 +248,8 @@ inline VarlenAttention given_of(const Call& call, const Inputs& inputs) {
   given.alibi_slopes = static_cast<const float*>(data_of(inputs.alibi_slopes));
   if (call.dropout_p > 0.0) given.seed = static_cast<const std::int64_t*>(data_of(inputs.seed));
   given.dropout_threshold = dropout_threshold(call.dropout_p);
-  given.keep_scale = static_cast<float>(1.0 / (1.0 - call.dropout_p));
+  given.exact_keep_scale = 1.0 / (1.0 - call.dropout_p);
+  given.keep_scale = static_cast<float>(given.exact_keep_scale);
   return given;
 }
 

@@ -6,20 +6,32 @@
 #include <tuple>
 
 #include "common/register.h"
+#include "ops/varlen_attention/call.h"
 #ifdef SENTCORE_WITH_CUDA
 #include "common/stream.h"
-#include "ops/varlen_attention/call.h"
 #endif
 
-#ifdef SENTCORE_WITH_CUDA
 namespace sentcore {
 namespace attention {
 namespace {
 
+#ifdef SENTCORE_CPU_OPS
+void run(Cpu, const VarlenAttentionForward& args, const Tensor&) { varlen_attention_forward_cpu(args); }
+#endif
+
+#ifdef SENTCORE_WITH_CUDA
+void run(Cuda, const VarlenAttentionForward& args, const Tensor& q) {
+  const OnDeviceOf guard(q);
+  check_launch("varlen_attention", varlen_attention_forward_cuda(args, current_stream(q)));
+}
+#endif
+
 // ---- forward ----
 
 // q [Tq,N,D] and kv [Tk,2,N,D], or qkv [T,3,N,D] and no kv; cu_seqlens_* [B+1] int32; bias [N,Sq,Sk];
-// alibi_slopes [N] float32; seed [2] int64 -> out [Tq,N,D], lse [Tq,N] float32 ([0,0] unless save_for_backward).
+// alibi_slopes [N] float32; seed [2] int64 -> out [Tq,N,D], lse [Tq,N] float32 ([0,0] unless save_for_backward; float64
+// of a float64 q).
+template <typename Device>
 std::tuple<Tensor, Tensor> forward(const Tensor& q, const OptionalTensor& kv, const Tensor& cu_seqlens_q,
                                    const Tensor& cu_seqlens_k, std::int64_t max_seqlen_q, std::int64_t max_seqlen_k,
                                    std::optional<double> scale, const OptionalTensor& bias,
@@ -29,11 +41,12 @@ std::tuple<Tensor, Tensor> forward(const Tensor& q, const OptionalTensor& kv, co
   const Checks check("varlen_attention");
   const Call call{q,    kv,           cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale,
                   bias, alibi_slopes, window_left,  window_right, causal,       dropout_p,    seed};
-  check_call(check, call);
+  check_call<Device>(check, call);
 
   Tensor out = new_output(q, {call.tokens_q(), call.heads(), call.size()}, q.scalar_type());
   const std::int64_t saved = save_for_backward ? call.tokens_q() : 0;
-  Tensor lse = new_output(q, {saved, save_for_backward ? call.heads() : 0}, ScalarType::Float);
+  Tensor lse = new_output(q, {saved, save_for_backward ? call.heads() : 0},
+                          q.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float);
   if (call.tokens_q() == 0) return {out, lse};
 
   const Inputs inputs(call);
@@ -41,10 +54,11 @@ std::tuple<Tensor, Tensor> forward(const Tensor& q, const OptionalTensor& kv, co
   args.given = given_of(call, inputs);
   args.out = out.mutable_data_ptr();
   if (save_for_backward) args.lse = static_cast<float*>(lse.mutable_data_ptr());
-  const OnDeviceOf guard(q);
-  check_launch("varlen_attention", varlen_attention_forward_cuda(args, current_stream(q)));
+  run(Device{}, args, q);
   return {out, lse};
 }
+
+#ifdef SENTCORE_WITH_CUDA
 
 // ---- backward ----
 
@@ -60,7 +74,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const Tensor
   const Checks check("varlen_attention_backward");
   const Call call{q,    kv,           cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale,
                   bias, alibi_slopes, window_left,  window_right, causal,       dropout_p,    seed};
-  check_call(check, call);
+  check_call<Cuda>(check, call);
   const auto check_rows = [&](const char* name, const Tensor& tensor) {
     check.same_device(name, tensor, call.q_name(), q);
     check.dtype(name, tensor, {q.scalar_type()}, "Convert it to the dtype of q");
@@ -110,13 +124,20 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const Tensor
   return {grad_q, grad_kv, grad_bias};
 }
 
+#endif
+
 }  // namespace
 }  // namespace attention
 
+#ifdef SENTCORE_CPU_OPS
+SENTCORE_CPU_OPS(m) { m.impl("varlen_attention", TORCH_BOX(&attention::forward<attention::Cpu>)); }
+#endif
+
+#ifdef SENTCORE_WITH_CUDA
 SENTCORE_CUDA_OPS(m) {
-  m.impl("varlen_attention", TORCH_BOX(&attention::forward));
+  m.impl("varlen_attention", TORCH_BOX(&attention::forward<attention::Cuda>));
   m.impl("varlen_attention_backward", TORCH_BOX(&attention::backward));
 }
+#endif
 
 }  // namespace sentcore
-#endif

@@ -30,11 +30,12 @@ struct VarlenAttention {
   std::int64_t dropout_columns;  // max_seqlen_k of the call, rounded up to a multiple of 4: it numbers the elements
   Dtype dtype;
   float scale;
-  int window_left;   // keys seen on the left of a query's place; -1 for all
-  int window_right;  // and on its right; causal is 0
-  const void* q;     // [Tq, N, D] dtype, its tokens q_stride elements apart
-  const void* k;     // [Tk, N, D] dtype, its tokens kv_stride elements apart
-  const void* v;     // [Tk, N, D] dtype, likewise
+  double exact_scale;  // the same, for the CPU's float64
+  int window_left;     // keys seen on the left of a query's place; -1 for all
+  int window_right;    // and on its right; causal is 0
+  const void* q;       // [Tq, N, D] dtype, its tokens q_stride elements apart
+  const void* k;       // [Tk, N, D] dtype, its tokens kv_stride elements apart
+  const void* v;       // [Tk, N, D] dtype, likewise
   std::int64_t q_stride;
   std::int64_t kv_stride;
   const std::int32_t* cu_seqlens_q;  // [B + 1] int32
@@ -46,6 +47,7 @@ struct VarlenAttention {
   const std::int64_t* seed;      // [2] int64 (seed, offset), or null: no dropout; read on the device
   std::uint32_t dropout_threshold;
   float keep_scale;  // 1 / (1 - dropout_p)
+  double exact_keep_scale;
 };
 
 // A query that sees no key gets zeros, and -inf as its lse.
@@ -71,6 +73,9 @@ struct VarlenAttentionBackward {
   int bias_groups;       // G, of varlen_attention_bias_groups_cuda
   float* partial;        // [G, N, Sq, Sk] float32, scratch: each group's sum over its sentences; null where G is 1
 };
+
+// On the CPU dtype may be float64 too, and lse is then of float64; D and N are free.
+void varlen_attention_forward_cpu(const VarlenAttentionForward& args);
 
 #if defined(SENTCORE_WITH_CUDA) || defined(__CUDACC__)
 cudaError_t varlen_attention_forward_cuda(const VarlenAttentionForward& args, cudaStream_t stream);

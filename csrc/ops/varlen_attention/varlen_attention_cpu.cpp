@@ -14,8 +14,9 @@
 namespace sentcore {
 namespace {
 
-constexpr std::int64_t kMostSlots = 64;        // shares of the work; more than threads, so that idle threads find some
-constexpr std::int64_t kCostOfTask = 1 << 17;  // multiply-adds; below, handing work to a thread costs more than it gains
+constexpr std::int64_t kMostSlots = 64;  // shares of the work; more than threads, so that idle threads find some
+constexpr std::int64_t kCostOfTask =
+    1 << 17;  // multiply-adds; below, handing work to a thread costs more than it gains
 
 std::int64_t memory_of(const VarlenAttention& given) { SENTCORE_BEST_ISA(memory_of(given)); }
 void run(const VarlenAttentionForward& args, std::int64_t groups, std::int64_t from, std::int64_t step, void* memory) {

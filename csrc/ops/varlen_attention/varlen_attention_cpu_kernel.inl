@@ -1,14 +1,15 @@
 // The forward of one (sentence, head) on one instruction set; varlen_attention_cpu.cpp compiles it for each.
 //
 // Online softmax (Milakov and Gimelshein 2018) over blocks of kBlock keys, so memory is linear in the sentence. What is
-// added to what depends on the sentence alone: a sentence gives the same bits in any batch and on any number of threads.
+// added to what depends on the sentence alone: a sentence gives the same bits in any batch and on any number of
+// threads.
 
 #include "common/simd.inl"
 
 namespace sentcore {
 namespace SENTCORE_ISA {
 
-constexpr std::int64_t kBlock = 256;  // keys; their buffers fit in L2
+constexpr std::int64_t kBlock = 256;              // keys; their buffers fit in L2
 constexpr std::int64_t kKeyStride = kBlock + 16;  // not a power of two: the columns of a key would share cache sets
 
 // Room for one item. Q: max_seqlen_q rounded up to kRows; D: the head size rounded up to a vector.
@@ -67,8 +68,7 @@ SENTCORE_INLINE Range seen(const VarlenAttention& given, const Sentence& s, std:
 
 template <typename A>
 SENTCORE_INLINE A bias_at(const VarlenAttention& given, std::int64_t head, std::int64_t row, std::int64_t column) {
-  const std::int64_t at =
-      head * given.bias_strides[0] + row * given.bias_strides[1] + column * given.bias_strides[2];
+  const std::int64_t at = head * given.bias_strides[0] + row * given.bias_strides[1] + column * given.bias_strides[2];
   if (given.bias_is_float32) return static_cast<const float*>(given.bias)[at];
   switch (given.dtype) {
     case Dtype::float64:
@@ -109,11 +109,12 @@ inline void apply_dropout(const VarlenAttention& given, const Sentence& s, std::
   const std::int64_t begin = ((s.first_q + row) * given.heads + head) * given.dropout_columns + first;
   for (std::int64_t j = 0; j < count; ++j) {
     const bool keep = dropout.keep_bits<1>(static_cast<std::uint64_t>(begin + j)) != 0;
-    probabilities[j] = keep ? probabilities[j] * static_cast<A>(given.keep_scale) : A(0);
+    probabilities[j] = keep ? probabilities[j] * static_cast<A>(given.exact_keep_scale) : A(0);
   }
 }
 
-// scores [count, padded to `width`] become exp(score - maximum so far); what was summed before is scaled to that maximum.
+// scores [count, padded to `width`] become exp(score - maximum so far); what was summed before is scaled to that
+// maximum.
 template <typename A>
 SENTCORE_INLINE void softmax_row(A* scores, std::int64_t count, std::int64_t width, A* sums, std::int64_t size,
                                  A& maximum, A& total) {
@@ -141,8 +142,8 @@ SENTCORE_INLINE void softmax_row(A* scores, std::int64_t count, std::int64_t wid
   total += sum_of<A>(sum);
 }
 
-// Asks for rows [row, row + kRows) of the next head while this one is computed: a head's rows lie in pages of their own, where
-// no hardware looks ahead.
+// Asks for rows [row, row + kRows) of the next head while this one is computed: a head's rows lie in pages of their
+// own, where no hardware looks ahead.
 template <typename T>
 SENTCORE_INLINE void prefetch_next_head(const VarlenAttention& given, const Sentence& s, const T* q, const T* k,
                                         const T* v, std::int64_t row) {
@@ -167,8 +168,8 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
   const T* q = static_cast<const T*>(given.q) + s.first_q * given.q_stride + head * size;
   const T* k = static_cast<const T*>(given.k) + s.first_k * given.kv_stride + head * size;
   const T* v = static_cast<const T*>(given.v) + s.first_k * given.kv_stride + head * size;
-  const bool options = given.bias != nullptr || given.alibi_slopes != nullptr || given.window_left >= 0 ||
-                       given.window_right >= 0;
+  const bool options =
+      given.bias != nullptr || given.alibi_slopes != nullptr || given.window_left >= 0 || given.window_right >= 0;
   for (std::int64_t i = 0; i < s.length_q; ++i) b.maxima[i] = -__builtin_inff(), b.totals[i] = 0;
   __builtin_memset(b.sums, 0, static_cast<std::size_t>((s.length_q + kRows) * width) * sizeof(A));
 
@@ -179,7 +180,8 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
       for (std::int64_t d = 0; d < size; ++d) {
         b.keys[d * kKeyStride + j] = cpu::widen(k[(first + j) * given.kv_stride + d]);
       }
-      for (std::int64_t d = 0; d < size; ++d) b.values[j * width + d] = cpu::widen(v[(first + j) * given.kv_stride + d]);
+      for (std::int64_t d = 0; d < size; ++d)
+        b.values[j * width + d] = cpu::widen(v[(first + j) * given.kv_stride + d]);
       for (std::int64_t d = size; d < width; ++d) b.values[j * width + d] = 0;
     }
     for (std::int64_t d = 0; d < size; ++d) {
@@ -196,7 +198,7 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
       for (std::int64_t r = 0; r < kRows; ++r) {
         const std::int64_t source = row + (r < rows ? r : 0);
         for (std::int64_t d = 0; d < size; ++d) {
-          b.queries[r * size + d] = cpu::widen(q[source * given.q_stride + d]) * static_cast<A>(given.scale);
+          b.queries[r * size + d] = cpu::widen(q[source * given.q_stride + d]) * static_cast<A>(given.exact_scale);
         }
       }
       multiply<A, false>(b.queries, size, b.keys, kKeyStride, size, columns, b.scores, kKeyStride);
@@ -216,7 +218,8 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
   T* out = static_cast<T*>(args.out) + (s.first_q * given.heads + head) * size;
   for (std::int64_t i = 0; i < s.length_q; ++i) {
     const A factor = b.totals[i] > 0 ? A(1) / b.totals[i] : A(0);
-    for (std::int64_t d = 0; d < size; ++d) cpu::narrow(b.sums[i * width + d] * factor, out[i * given.heads * size + d]);
+    for (std::int64_t d = 0; d < size; ++d)
+      cpu::narrow(b.sums[i * width + d] * factor, out[i * given.heads * size + d]);
     if (args.lse != nullptr) {
       A* lse = reinterpret_cast<A*>(args.lse) + (s.first_q + i) * given.heads + head;
       *lse = b.totals[i] > 0 ? b.maxima[i] + static_cast<A>(__builtin_log(b.totals[i])) : -__builtin_inff();
