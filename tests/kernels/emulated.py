@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,7 +26,9 @@ def compiler() -> str | None:
     return shutil.which(named[0]) if named else shutil.which("c++") or shutil.which("g++")
 
 
-def build(variant: str, csrc: Path = CSRC, *, sanitize: str = "", kernels: bool = True) -> Path:
+def build(
+    variant: str, csrc: Path = CSRC, *, sanitize: str = "", kernels: bool = True, rooms: Sequence[str] = ()
+) -> Path:
     """The shared library of `csrc`, built in build/emulation-<variant> and only as far as something has changed.
 
     Args:
@@ -33,6 +36,7 @@ def build(variant: str, csrc: Path = CSRC, *, sanitize: str = "", kernels: bool 
         csrc: the sources, or a changed copy of them.
         sanitize: "address" for AddressSanitizer.
         kernels: with the kernels that test the emulation itself.
+        rooms: the folders of csrc/ops and csrc/common whose kernels are wanted; none means all.
     """
     torch_folder = Path(torch.__file__).parent
     folder = ROOT / "build" / f"emulation-{variant}"
@@ -42,6 +46,7 @@ def build(variant: str, csrc: Path = CSRC, *, sanitize: str = "", kernels: bool 
         "SENTCORE_TORCH_INCLUDE": torch_folder / "include",
         "SENTCORE_TORCH_LIB": torch_folder / "lib",
         "SENTCORE_EXTRA_SOURCES": HERE / "gpu_kernels.cu" if kernels else "",
+        "SENTCORE_ROOMS": ";".join(rooms),
         "SANITIZE": sanitize,
     }
     arguments = [f"-D{name}={value}" for name, value in settings.items()]

@@ -2,79 +2,109 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
 from kernels import emulated
 
-FORWARD = "ops/add_layer_norm/add_layer_norm_forward.cu"
-BACKWARD = "ops/add_layer_norm/add_layer_norm_backward.cu"
-KERNEL_TESTS = ["tests/kernels/test_add_layer_norm.py", "tests/kernels/test_varlen_attention.py"]
-ATTENTION = "ops/varlen_attention/"
 
-# The barrier that is removed, and the tests that must see it.
+class Fault(NamedTuple):
+    """What is changed, and who must see it."""
+
+    rooms: tuple[str, ...]  # folders of csrc that are compiled
+    file: str  # in csrc
+    old: str
+    new: str
+    test_file: str  # of this folder
+    tests: str  # as pytest's -k takes them
+
+
+NORM, ATTENTION = "ops/add_layer_norm/add_layer_norm_", "ops/varlen_attention/"
+NORM_TESTS = ("add_layer_norm",), "test_add_layer_norm.py"
+ATTENTION_TESTS = ("varlen_attention",), "test_varlen_attention.py"
+LINEAR_TESTS = ("linear", "gemm"), "test_linear.py"
+
+
+def barrier(of, file, line, tests):
+    """A barrier that is removed."""
+    return Fault(of[0], file, f"__syncthreads();  // {line}\n", "\n", of[1], tests)
+
+
+def bound(of, file, old, new, tests):
+    """A bound that is off by one, so that the last row's tail is overrun."""
+    return Fault(of[0], file, old, new, of[1], tests)
+
+
 BARRIERS = {
-    "block-sum-write": (
-        "common/reduce.cuh",
-        "  __syncthreads();  // the sums of all warps are written\n",
-        "every_size and 33",
+    "block-sum-write": barrier(
+        NORM_TESTS, "common/reduce.cuh", "the sums of all warps are written", "every_size and 33"
     ),
-    "block-sum-read": (
-        "common/reduce.cuh",
-        "  __syncthreads();  // all warps have read them: the next call may write\n",
+    "block-sum-read": barrier(
+        NORM_TESTS, "common/reduce.cuh", "all warps have read them: the next call may write",
         "every_size and 33 or order_of_threads and 33",
     ),
-    "column-sums-write": (
-        BACKWARD,
-        "    __syncthreads();  // the rows of all warps are written\n",
-        "every_size and 384",
+    "column-sums-write": barrier(
+        NORM_TESTS, NORM + "backward.cu", "the rows of all warps are written", "every_size and 384"
     ),
-    "column-sums-read": (
-        BACKWARD,
-        "    __syncthreads();  // and have been read: the next sum may overwrite them\n",
+    "column-sums-read": barrier(
+        NORM_TESTS, NORM + "backward.cu", "and have been read: the next sum may overwrite them",
         "every_size and 384 or order_of_threads and 384",
     ),
-    "attention-keys": (
-        ATTENTION + "varlen_attention_forward_mma.cu",
-        "    __syncthreads();  // the keys are there, and the last tile's values have been read\n",
-        "every_length and lengths7",
+    "attention-keys": barrier(
+        ATTENTION_TESTS, ATTENTION + "varlen_attention_forward_mma.cu",
+        "the keys are there, and the last tile's values have been read", "every_length and lengths7",
     ),
-    "attention-stages": (
-        ATTENTION + "varlen_attention_backward_key_mma.cu",
-        "    __syncthreads();  // this tile is there, and the other stage has been read\n",
-        "every_length and lengths7",
+    "attention-stages": barrier(
+        ATTENTION_TESTS, ATTENTION + "varlen_attention_backward_key_mma.cu",
+        "this tile is there, and the other stage has been read", "every_length and lengths7",
     ),
-}
+    "product-stages": barrier(
+        LINEAR_TESTS, "common/gemm/gemm_mma.cu",
+        "this step's tiles have landed, and all have read the stage that is filled next", "every_size",
+    ),
+    "product-sums": barrier(
+        LINEAR_TESTS, "common/gemm/gemm_fma.cu", "the sums are written", "every_size"
+    ),
+}  # fmt: skip
 
-# A bound that is made off by one so that the last row's tail is overrun.
 BOUNDS = {
-    "warp-bound": (
-        FORWARD,
+    "warp-bound": bound(
+        NORM_TESTS, NORM + "forward.cu",
         "if (column < hidden) load_operands(args, begin + column, operands[p]);",
         "if (column <= hidden) load_operands(args, begin + column, operands[p]);",
         "every_size and 384",
     ),
-    "block-bound": (
-        BACKWARD,
+    "block-bound": bound(
+        NORM_TESTS, NORM + "backward.cu",
         "column < args.hidden; column += step) {\n      load_operands<Access::reused>(args, begin + column, operands);\n      add_row_sums",
         "column <= args.hidden; column += step) {\n      load_operands<Access::reused>(args, begin + column, operands);\n      add_row_sums",
         "every_size and 33",
     ),
-    "attention-rows": (
-        ATTENTION + "mma_tiles.cuh",
-        "const bool outside = row >= rows || column >= size;",
-        "const bool outside = row > rows || column >= size;",
+    "attention-rows": bound(
+        ATTENTION_TESTS, ATTENTION + "mma_tiles.cuh",
+        "const bool outside = row >= rows || column >= size;", "const bool outside = row > rows || column >= size;",
         "every_length and lengths7",
     ),
-}
+    "product-rows": bound(
+        LINEAR_TESTS, "common/gemm/gemm_mma.cu", "k >= depth_end", "k > depth_end", "every_size and 264"
+    ),
+}  # fmt: skip
+
+
+def run(fault: Fault, name: str, sanitize: str = ""):
+    sources = emulated.mutated(name, fault.file, fault.old, fault.new)
+    library = emulated.build(name, sources, sanitize=sanitize, kernels=False, rooms=fault.rooms)
+    return emulated.pytest_with(
+        library, f"tests/kernels/{fault.test_file}", f"-k={fault.tests}", sanitize=bool(sanitize)
+    )
 
 
 @pytest.mark.parametrize("name", BARRIERS)
 def test_a_missing_barrier_is_found(name):
     if reason := emulated.why_not():
         pytest.skip(reason)
-    file, barrier, tests = BARRIERS[name]
-    sources = emulated.mutated(name, file, barrier, "")
-    done = emulated.pytest_with(emulated.build(name, sources, kernels=False), *KERNEL_TESTS, f"-k={tests}")
+    done = run(BARRIERS[name], name)
     assert done.returncode == 1, done.stdout  # 1: tests were run, and failed
     assert "AssertionError" in done.stdout
 
@@ -83,10 +113,7 @@ def test_a_missing_barrier_is_found(name):
 def test_a_read_past_the_end_is_found(name):
     if reason := emulated.why_not(sanitize=True):
         pytest.skip(reason)
-    file, old, new, tests = BOUNDS[name]
-    sources = emulated.mutated(name, file, old, new)
-    library = emulated.build(name, sources, sanitize="address", kernels=False)
-    done = emulated.pytest_with(library, *KERNEL_TESTS, f"-k={tests}", sanitize=True)
+    done = run(BOUNDS[name], name, "address")
     assert done.returncode == emulated.SANITIZER_EXIT, done.stdout
     assert "heap-buffer-overflow" in done.stdout
     assert "READ of size" in done.stdout
