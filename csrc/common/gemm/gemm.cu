@@ -1,78 +1,16 @@
-// Which kernel computes a product, the sum of its slices, and column sums.
+// Which kernel computes a product, and the sum of its slices.
 
-#include "common/dtypes.cuh"
 #include "common/gemm/gemm.h"
 #include "common/gemm/kernels.h"
-#include "common/reduce.cuh"
+#include "common/sums/sums.h"
 
 namespace sentcore {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr std::int64_t kTile = 128;
-constexpr std::int64_t kWantedBlocks =
-    264;  // two on each of 132 multiprocessors; a constant, so that sums repeat anywhere
+// Two on each of 132 multiprocessors. A constant, so that sums do not depend on the GPU.
+constexpr std::int64_t kWantedBlocks = 264;
 constexpr std::int64_t kLeastDepth = 256;  // of a slice
-constexpr std::int64_t kRowsOfGroup = 64;  // column sums
-constexpr std::int64_t kMostGroups = 264;
-
-// out [count] T = the sum over slices of partial [slices, count], in order.
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    add_slices(const float* partial, std::int64_t count, std::int64_t slices, T* out) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= count) return;
-  float sum = 0.0f;
-#pragma unroll 4
-  for (std::int64_t slice = 0; slice < slices; ++slice) sum += partial[slice * count + i];
-  out[i] = from_float<T>(sum);
-}
-
-template <typename T>
-cudaError_t start_add_slices(const float* partial, std::int64_t count, std::int64_t slices, void* out,
-                             cudaStream_t stream) {
-  const LaunchShape shape{dim3(static_cast<unsigned>(ceil_div<std::int64_t>(count, kThreads))), dim3(kThreads)};
-  return launch(add_slices<T>, shape, stream, partial, count, slices, static_cast<T*>(out));
-}
-
-// Group g sums the rows g, g + groups, ... into partial [groups, columns]. Grid: columns / kThreads, groups.
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    sum_rows(const T* x, std::int64_t rows, std::int64_t columns, std::int64_t groups, float* partial) {
-  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (column >= columns) return;
-  float sum = 0.0f;
-#pragma unroll 4
-  for (std::int64_t row = blockIdx.y; row < rows; row += groups) sum += to_float(x[row * columns + column]);
-  partial[blockIdx.y * columns + column] = sum;
-}
-
-template <typename T>
-cudaError_t start_column_sums(const void* x, std::int64_t rows, std::int64_t columns, float* partial, void* out,
-                              cudaStream_t stream) {
-  const std::int64_t groups = column_sum_groups(rows);
-  const LaunchShape shape{
-      dim3(static_cast<unsigned>(ceil_div<std::int64_t>(columns, kThreads)), static_cast<unsigned>(groups)),
-      dim3(kThreads)};
-  const cudaError_t status =
-      launch(sum_rows<T>, shape, stream, static_cast<const T*>(x), rows, columns, groups, partial);
-  if (status != cudaSuccess) return status;
-  return start_add_slices<T>(partial, columns, groups, out, stream);
-}
-
-template <typename Run>
-cudaError_t for_dtype(Dtype dtype, const Run& run) {
-  switch (dtype) {
-    case Dtype::float32:
-      return run(float{});
-    case Dtype::bfloat16:
-      return run(__nv_bfloat16{});
-    case Dtype::float16:
-      return run(__half{});
-    default:
-      return cudaErrorInvalidValue;
-  }
-}
 
 bool aligned(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; }
 
@@ -95,18 +33,11 @@ std::int64_t gemm_slices(std::int64_t rows, std::int64_t columns, std::int64_t d
   return slices < 1 ? 1 : slices;
 }
 
-std::int64_t column_sum_groups(std::int64_t rows) {
-  const std::int64_t groups = ceil_div(rows, kRowsOfGroup);
-  return groups < 1 ? 1 : groups < kMostGroups ? groups : kMostGroups;
-}
-
 cudaError_t gemm_cuda(const Gemm& args, cudaStream_t stream) {
   const cudaError_t status = tensor_cores_take(args) ? gemm::run_mma(args, stream) : gemm::run_fma(args, stream);
   if (status != cudaSuccess || args.partial == nullptr) return status;
   const std::int64_t slices = gemm::slices_of(args).count;
-  return for_dtype(args.dtype, [&](auto element) {
-    return start_add_slices<decltype(element)>(args.partial, args.rows * args.columns, slices, args.out, stream);
-  });
+  return add_slices_cuda(args.dtype, args.partial, args.rows * args.columns, slices, args.out, stream);
 }
 
 cudaError_t input_gradient_cuda(const StackedRows& dy, const StackedRows& weight, std::int64_t rows_of_weight,
@@ -135,13 +66,6 @@ cudaError_t weight_gradient_cuda(const StackedRows& dy, const StackedRows& x, Dt
   gemm.out = dw;
   gemm.partial = partial;
   return gemm_cuda(gemm, stream);
-}
-
-cudaError_t column_sums_cuda(Dtype dtype, const void* x, std::int64_t rows, std::int64_t columns, float* partial,
-                             void* out, cudaStream_t stream) {
-  return for_dtype(dtype, [&](auto element) {
-    return start_column_sums<decltype(element)>(x, rows, columns, partial, out, stream);
-  });
 }
 
 }  // namespace sentcore

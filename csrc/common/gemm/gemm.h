@@ -66,10 +66,4 @@ cudaError_t input_gradient_cuda(const StackedRows& dy, const StackedRows& weight
 cudaError_t weight_gradient_cuda(const StackedRows& dy, const StackedRows& x, Dtype dtype, float* partial, void* dw,
                                  cudaStream_t stream);
 
-// out [N] dtype = the sums over rows of x [M, N] dtype, in a fixed order; partial [column_sum_groups(M), N] float32 is
-// scratch.
-std::int64_t column_sum_groups(std::int64_t rows);
-cudaError_t column_sums_cuda(Dtype dtype, const void* x, std::int64_t rows, std::int64_t columns, float* partial,
-                             void* out, cudaStream_t stream);
-
 }  // namespace sentcore

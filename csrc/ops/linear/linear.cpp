@@ -11,6 +11,7 @@
 #ifdef SENTCORE_WITH_CUDA
 #include "common/gemm/operands.h"
 #include "common/stream.h"
+#include "common/sums/sums.h"
 
 namespace sentcore {
 namespace {
@@ -127,7 +128,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const Tensor
                                     slices > 1 ? static_cast<float*>(partial.mutable_data_ptr()) : nullptr,
                                     grad_weight.mutable_data_ptr(), stream));
   if (has_bias) {
-    Tensor sums = new_output(x, {column_sum_groups(tokens), rows}, ScalarType::Float);
+    Tensor sums = new_output(x, {sum_groups(tokens), rows}, ScalarType::Float);
     check_launch("linear_backward",
                  column_sums_cuda(dtype_of(x), grad_pre.const_data_ptr(), tokens, rows,
                                   static_cast<float*>(sums.mutable_data_ptr()), grad_bias.mutable_data_ptr(), stream));

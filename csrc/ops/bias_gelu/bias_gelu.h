@@ -1,0 +1,43 @@
+// bias_gelu: out = gelu(x + bias), x [T, F]; every tensor is contiguous. Arithmetic is float32. Pointers marked "or
+// null" leave their term out.
+#pragma once
+
+#include <cstdint>
+
+#include "common/portable.h"
+#if defined(SENTCORE_WITH_CUDA) || defined(__CUDACC__)
+#include "common/device.cuh"
+
+namespace sentcore {
+
+struct BiasGeluForward {
+  std::int64_t rows;   // T
+  std::int64_t width;  // F
+  Dtype dtype;
+  Dtype bias_dtype;  // dtype, or float32
+  bool tanh;         // the approximation by tanh; else erf
+  const void* x;     // [T, F] dtype
+  const void* bias;  // [F] bias_dtype, or null
+  void* out;         // [T, F] dtype
+};
+
+// Every output is overwritten; the sums over T have a fixed order.
+struct BiasGeluBackward {
+  std::int64_t rows;   // T
+  std::int64_t width;  // F
+  Dtype dtype;
+  Dtype bias_dtype;
+  bool tanh;
+  const void* grad_out;  // [T, F] dtype
+  const void* x;         // [T, F] dtype
+  const void* bias;      // [F] bias_dtype, or null
+  void* grad_x;          // [T, F] dtype
+  void* grad_bias;       // [F] bias_dtype, or null
+  float* partial;        // [sum_groups(T), F] float32, scratch; null without grad_bias
+};
+
+cudaError_t bias_gelu_forward_cuda(const BiasGeluForward& args, cudaStream_t stream);
+cudaError_t bias_gelu_backward_cuda(const BiasGeluBackward& args, cudaStream_t stream);
+
+}  // namespace sentcore
+#endif
