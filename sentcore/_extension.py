@@ -26,6 +26,7 @@ OPS = (
     "bias_gelu_layer_norm",
     "add_layer_norm",
     "linear",
+    "embedding_layer_norm",
 )
 NATIVE = "native kernel"
 PLAIN = "plain PyTorch"

@@ -12,6 +12,8 @@ from sentcore.ops.bias_gelu import reference as _bias_gelu
 from sentcore.ops.bias_gelu_layer_norm import bias_gelu_layer_norm
 from sentcore.ops.bias_gelu_layer_norm import reference as _bias_gelu_layer_norm
 from sentcore.ops.checks import draw_seed
+from sentcore.ops.embedding_layer_norm import embedding_layer_norm
+from sentcore.ops.embedding_layer_norm import reference as _embedding_layer_norm
 from sentcore.ops.linear import linear
 from sentcore.ops.linear import reference as _linear
 from sentcore.ops.qkv_projection import qkv_projection
@@ -23,6 +25,7 @@ reference = SimpleNamespace(
     add_layer_norm=_add_layer_norm.add_layer_norm,
     bias_gelu=_bias_gelu.bias_gelu,
     bias_gelu_layer_norm=_bias_gelu_layer_norm.bias_gelu_layer_norm,
+    embedding_layer_norm=_embedding_layer_norm.embedding_layer_norm,
     linear=_linear.linear,
     qkv_projection=_qkv_projection.qkv_projection,
     varlen_attention=_varlen_attention.varlen_attention,
@@ -34,6 +37,7 @@ __all__ = [
     "bias_gelu",
     "bias_gelu_layer_norm",
     "draw_seed",
+    "embedding_layer_norm",
     "linear",
     "qkv_projection",
     "reference",

@@ -35,6 +35,7 @@ _NATIVE = SimpleNamespace(
     add_layer_norm=ops.add_layer_norm,
     bias_gelu=ops.bias_gelu,
     bias_gelu_layer_norm=ops.bias_gelu_layer_norm,
+    embedding_layer_norm=ops.embedding_layer_norm,
     linear=ops.linear,
     qkv_projection=ops.qkv_projection,
     varlen_attention=ops.varlen_attention,

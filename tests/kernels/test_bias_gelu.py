@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernels.emulated import SEED_VARIABLE
 
 from compare import assert_as_accurate
+from kernels.emulated import SEED_VARIABLE
 from sentcore.ops.bias_gelu import reference as gelu
 from sentcore.ops.bias_gelu_layer_norm import reference as norm
 
@@ -125,13 +125,13 @@ def test_the_order_of_threads_changes_no_bit(ops, monkeypatch):
 
 def test_refusals_name_argument_value_and_remedy(ops):
     x, vector = torch.ones(4, 8), torch.ones(8)
-    with pytest.raises(RuntimeError, match="^bias_gelu: approximate is 'fast'; accepted: none"):
+    with pytest.raises(RuntimeError, match=r"^bias_gelu: approximate is 'fast'; accepted: none"):
         ops.bias_gelu(x, None, "fast")
     with pytest.raises(RuntimeError, match=r"^bias_gelu: bias has shape \[7\]; accepted: \[8\]"):
         ops.bias_gelu(x, torch.ones(7), "none")
-    with pytest.raises(RuntimeError, match="^bias_gelu: x is of dtype float64; accepted: float32"):
+    with pytest.raises(RuntimeError, match=r"^bias_gelu: x is of dtype float64; accepted: float32"):
         ops.bias_gelu(x.double(), None, "none")
-    with pytest.raises(RuntimeError, match="^bias_gelu_layer_norm: bias is of dtype float16; accepted: float32"):
+    with pytest.raises(RuntimeError, match=r"^bias_gelu_layer_norm: bias is of dtype float16; accepted: float32"):
         ops.bias_gelu_layer_norm(x, vector.half(), vector, None, EPS)
     with pytest.raises(RuntimeError, match=r"^bias_gelu_layer_norm: x has shape \[1, 30000\]; accepted: a last"):
         ops.bias_gelu_layer_norm(torch.ones(1, 30000), None, torch.ones(30000), None, EPS)
