@@ -27,6 +27,7 @@ OPS = (
     "add_layer_norm",
     "linear",
     "embedding_layer_norm",
+    "segment_pooling",
 )
 NATIVE = "native kernel"
 PLAIN = "plain PyTorch"

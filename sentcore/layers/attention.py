@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sentcore.config import EncoderConfig
@@ -69,4 +68,4 @@ class Attention(nn.Module):
         """[T, H] -> [T, H]."""
         if usable(context, self.backend):
             return self._packed_output(context, (self.output,))
-        return F.linear(context, self.output.weight, self.output.bias)
+        return ops_of(self.backend).linear(context, self.output.weight, self.output.bias)

@@ -29,11 +29,16 @@ class Embeddings(nn.Module):
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """[T] ids -> [T, H] in the weights' dtype."""
-        words = self.word_embeddings(batch.token_ids)
-        places = self.position_embeddings(batch.position_ids)
-        if self.token_type_embeddings is not None:
-            words = words + self.token_type_embeddings(batch.token_type_ids)
-        out = ops_of(self.backend).add_layer_norm(
-            words, places, self.layer_norm.weight, self.layer_norm.bias, eps=self.layer_norm.eps
+        types = self.token_type_embeddings
+        out = ops_of(self.backend).embedding_layer_norm(
+            batch.token_ids,
+            batch.position_ids,
+            None if types is None else batch.token_type_ids,
+            self.word_embeddings.weight,
+            self.position_embeddings.weight,
+            None if types is None else types.weight,
+            self.layer_norm.weight,
+            self.layer_norm.bias,
+            eps=self.layer_norm.eps,
         )
         return F.dropout(out, self.dropout_p, self.training) if self.training else out

@@ -18,6 +18,8 @@ from sentcore.ops.linear import linear
 from sentcore.ops.linear import reference as _linear
 from sentcore.ops.qkv_projection import qkv_projection
 from sentcore.ops.qkv_projection import reference as _qkv_projection
+from sentcore.ops.segment_pooling import reference as _segment_pooling
+from sentcore.ops.segment_pooling import segment_pooling
 from sentcore.ops.varlen_attention import reference as _varlen_attention
 from sentcore.ops.varlen_attention import varlen_attention, varlen_cross_attention
 
@@ -28,6 +30,7 @@ reference = SimpleNamespace(
     embedding_layer_norm=_embedding_layer_norm.embedding_layer_norm,
     linear=_linear.linear,
     qkv_projection=_qkv_projection.qkv_projection,
+    segment_pooling=_segment_pooling.segment_pooling,
     varlen_attention=_varlen_attention.varlen_attention,
     varlen_cross_attention=_varlen_attention.varlen_cross_attention,
 )
@@ -41,6 +44,7 @@ __all__ = [
     "linear",
     "qkv_projection",
     "reference",
+    "segment_pooling",
     "varlen_attention",
     "varlen_cross_attention",
 ]

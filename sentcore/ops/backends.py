@@ -38,6 +38,7 @@ _NATIVE = SimpleNamespace(
     embedding_layer_norm=ops.embedding_layer_norm,
     linear=ops.linear,
     qkv_projection=ops.qkv_projection,
+    segment_pooling=ops.segment_pooling,
     varlen_attention=ops.varlen_attention,
     varlen_cross_attention=ops.varlen_cross_attention,
 )

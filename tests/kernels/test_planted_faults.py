@@ -86,6 +86,20 @@ BOUNDS = {
         "const bool outside = row >= rows || column >= size;", "const bool outside = row > rows || column >= size;",
         "every_length and lengths7",
     ),
+    "gelu-elements": bound(
+        (("bias_gelu", "sums"), "test_bias_gelu.py"), "ops/bias_gelu/bias_gelu_forward.cu",
+        "if (first >= args.rows * args.width) return;", "if (first > args.rows * args.width) return;",
+        "gelu_of_every_size",
+    ),
+    "table-rows": bound(
+        (("embedding_layer_norm",), "test_embedding_layer_norm.py"),
+        "ops/embedding_layer_norm/embedding_layer_norm_forward.cu",
+        "id < args.tables[i].rows;", "id <= args.tables[i].rows;", "unknown_id",
+    ),
+    "pooled-tokens": bound(
+        (("segment_pooling",), "test_segment_pooling.py"), "ops/segment_pooling/segment_pooling.cu",
+        "token < segment.sum_end(); ++token) {\n    sum", "token <= segment.sum_end(); ++token) {\n    sum", "every_mode",
+    ),
     "product-rows": bound(
         LINEAR_TESTS, "common/gemm/gemm_mma.cu", "k >= depth_end", "k > depth_end", "every_size and 264"
     ),

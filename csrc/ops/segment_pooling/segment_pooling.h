@@ -1,0 +1,39 @@
+// segment_pooling: one row [H] for each of B sentences, out of its tokens' rows of x [T, H]; then, if asked, scaled to
+// length 1. Every tensor is contiguous. Arithmetic and out are float32; rows are added in their order.
+#pragma once
+
+#include <cstdint>
+
+#include "common/portable.h"
+#if defined(SENTCORE_WITH_CUDA) || defined(__CUDACC__)
+#include "common/device.cuh"
+
+namespace sentcore {
+
+enum class PoolingMode : std::int32_t { cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken };
+
+struct SegmentPooling {
+  std::int64_t sentences;  // B
+  std::int64_t hidden;     // H
+  Dtype dtype;
+  PoolingMode mode;
+  std::int64_t skip;  // tokens left out at the start of each sentence
+  bool normalize;
+  const void* x;                   // [T, H] dtype
+  const std::int32_t* cu_seqlens;  // [B + 1] int32
+  float* out;                      // [B, H] float32; zeros for a sentence without tokens
+  float* norm;                     // [B] float32, a row's length before it was scaled; null unless normalize
+};
+
+// Every row of a sentence is overwritten, with zeros where its token was left out.
+struct SegmentPoolingBackward {
+  SegmentPooling given;   // as the forward wrote them; out is read where normalize
+  const float* grad_out;  // [B, H] float32
+  void* grad_x;           // [T, H] dtype
+};
+
+cudaError_t segment_pooling_cuda(const SegmentPooling& args, cudaStream_t stream);
+cudaError_t segment_pooling_backward_cuda(const SegmentPoolingBackward& args, cudaStream_t stream);
+
+}  // namespace sentcore
+#endif

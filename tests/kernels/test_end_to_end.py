@@ -1,0 +1,59 @@
+"""The default model, every op of it by the CUDA kernels, against plain PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import sentcore
+from sentcore._extension import OPS
+from sentcore.layers import attention, feed_forward
+
+SENTENCES = [
+    "How do I return an item?",
+    "我爱北京天安门。",
+    "Refunds are paid within five working days.",
+    "A",
+    "图书馆早上九点开门。",
+    "The quick brown fox jumps over the lazy dog.",
+    "Where can I find the opening hours of the library?",
+    "Naïve café, déjà vu!",
+]
+# dtype -> least cosine to plain float32
+COSINES = {"float32": 0.999999, "bfloat16": 0.9999, "float16": 0.9999}
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return sentcore.SentenceEncoder("minilm", device="cpu", backend="reference").encode(
+        SENTENCES, convert_to_tensor=True
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*other operators may also be overridden")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_minilm(ops, expected, dtype, monkeypatch):
+    if ops.device == "cpu":
+        # One model of the user's: nothing but the ops below its layers is another.
+        monkeypatch.setattr(attention, "usable", lambda *_: False)
+        monkeypatch.setattr(feed_forward, "usable", lambda *_: False)
+        calls = []
+        with torch.library._scoped_library("sentcore", "IMPL") as library:
+            for name in OPS:
+
+                def run(*arguments, name=name):
+                    calls.append(name)
+                    return getattr(ops, name)(*arguments)
+
+                library.impl(name, run, "CPU", allow_override=True)
+            model = sentcore.SentenceEncoder("minilm", device="cpu", dtype=dtype)
+            found = model.encode(SENTENCES, convert_to_tensor=True)
+        used = {"embedding_layer_norm", "qkv_projection", "varlen_attention", "linear", "add_layer_norm"}
+        assert used | {"segment_pooling"} == set(calls)
+        assert calls.count("linear") == 3 * 6
+    else:
+        found = sentcore.SentenceEncoder("minilm", device=ops.device, dtype=dtype).encode(
+            SENTENCES, convert_to_tensor=True
+        )
+    cosines = torch.nn.functional.cosine_similarity(found.cpu().float(), expected, dim=1)
+    assert cosines.min() >= COSINES[dtype]
