@@ -53,7 +53,7 @@ if command -v compute-sanitizer >/dev/null; then
       python3 -m pytest -q -p no:cacheprovider tests/kernels -k "cuda and not more_rows and not order_of_threads"
   done
 fi
-for name in rowwise attention encoder; do
+for name in rowwise linear attention encoder; do
   stage "bench-$name" 90 python3 "bench/gpu/$name.py" --out "$results"
 done
 cat "$results"/*.md

@@ -96,10 +96,6 @@ BOUNDS = {
         "ops/embedding_layer_norm/embedding_layer_norm_forward.cu",
         "id < args.tables[i].rows;", "id <= args.tables[i].rows;", "unknown_id",
     ),
-    "pooled-tokens": bound(
-        (("segment_pooling",), "test_segment_pooling.py"), "ops/segment_pooling/segment_pooling.cu",
-        "token < segment.sum_end(); ++token) {\n    sum", "token <= segment.sum_end(); ++token) {\n    sum", "every_mode",
-    ),
     "product-rows": bound(
         LINEAR_TESTS, "common/gemm/gemm_mma.cu", "k >= depth_end", "k > depth_end", "every_size and 264"
     ),

@@ -8,6 +8,8 @@
 namespace sentcore {
 namespace {
 
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
 // A warp a token. Dynamic shared memory: float [warps, H].
 template <typename T, typename W, int N>
 __global__ void __launch_bounds__(4 * kWarpSize) forward(const EmbeddingLayerNorm args) {
@@ -38,7 +40,7 @@ __global__ void __launch_bounds__(4 * kWarpSize) forward(const EmbeddingLayerNor
     }
 #pragma unroll
     for (int j = 0; j < N; ++j) {
-      total[j] = known ? to_float(from_float<T>(total[j])) : std::numeric_limits<float>::quiet_NaN();
+      total[j] = known ? to_float(from_float<T>(total[j])) : kNaN;
       row[c + j] = total[j];
     }
     if (args.total != nullptr) {

@@ -1,8 +1,6 @@
 // Kernels of segment_pooling; segment_pooling.h says what each tensor is. A block a sentence, a thread a column at a
 // time.
 
-#include <limits>
-
 #include "common/dispatch.cuh"
 #include "common/reduce.cuh"
 #include "ops/segment_pooling/segment_pooling.h"

@@ -1,0 +1,57 @@
+"""Prints the table of docs/kernels.md: what the hot kernels need of a GPU, from the last build in this checkout.
+
+python -m build_support.kernel_table [sm_90a]
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import sysconfig
+
+from build_support.native import ROOT
+from build_support.resources import Kernel, kernels_of
+
+REGISTERS, WARPS = 65536, 64  # of a multiprocessor; sm_86, sm_89 and sm_120 run 48 warps
+# What is launched for bfloat16 or float32 at usual sizes: source, the kernel's name (a pattern), threads of a block.
+HOT = (
+    ("add_layer_norm_forward.cu", r"forward_warp<__nv_bfloat16, __nv_bfloat16, \d>", 128),
+    ("add_layer_norm_backward.cu", r"backward_warp<__nv_bfloat16, __nv_bfloat16, \d>", 128),
+    ("embedding_layer_norm_forward.cu", r"forward<__nv_bfloat16, __nv_bfloat16, 8>", 128),
+    ("bias_gelu_forward.cu", r"forward<__nv_bfloat16, __nv_bfloat16, 8>", 256),
+    ("bias_gelu_backward.cu", r"backward<__nv_bfloat16, __nv_bfloat16, 8>", 256),
+    ("gemm_mma.cu", r"multiply<__nv_bfloat16, .*>", 256),
+    ("gemm_fma.cu", r"multiply<float, .*>", 256),
+    ("varlen_attention_forward_mma.cu", r".*<__nv_bfloat16, (32|64|128), .*>", 128),
+    ("varlen_attention_backward_query_mma.cu", r".*<__nv_bfloat16, (32|64|128), .*>", 128),
+    ("varlen_attention_backward_key_mma.cu", r".*<__nv_bfloat16, (32|64|128), .*>", 128),
+    ("segment_pooling.cu", r"forward<__nv_bfloat16>", 256),
+)
+
+
+def warps_that_fit(kernel: Kernel, threads: int) -> int:
+    """Warps a multiprocessor can hold as far as registers go; they are given out to a warp in units of 256."""
+    of_warp = -(-kernel.registers * 32 // 256) * 256
+    blocks = REGISTERS // (of_warp * threads // 32)
+    return min(WARPS, blocks * threads // 32)
+
+
+def main() -> None:
+    arch = sys.argv[1] if len(sys.argv) > 1 else "sm_90a"
+    folder = ROOT / "build" / f"cmake-{sysconfig.get_config_var('SOABI')}-cuda"
+    kernels = [kernel for kernel in kernels_of(folder) if kernel.arch == arch]
+    print(
+        f"| {arch}: file | kernel | registers | static shared memory, bytes | spills | warps of {WARPS} by registers |"
+    )
+    print("| --- | --- | --- | --- | --- | --- |")
+    for source, pattern, threads in HOT:
+        for kernel in kernels:
+            name = re.sub(r"\((int|bool)\)", "", kernel.name)
+            if kernel.source == source and re.fullmatch(pattern, name):
+                spills = kernel.spill_stores + kernel.spill_loads
+                warps = warps_that_fit(kernel, threads)
+                print(f"| {source} | `{name}` | {kernel.registers} | {kernel.shared} | {spills} | {warps} |")
+
+
+if __name__ == "__main__":
+    main()
