@@ -12,7 +12,27 @@ import sentcore
 from sentcore import _extension, encode_options
 from sentcore.errors import ArgumentValueError
 
-WORDS = ["the", "storage", "engine", "of", "a", "database", "keeps", "pages", "图书馆", "早上", "九点", "开门", "退款", "in", "memory", "and", "writes", "them", "back"]
+WORDS = [
+    "the",
+    "storage",
+    "engine",
+    "of",
+    "a",
+    "database",
+    "keeps",
+    "pages",
+    "图书馆",
+    "早上",
+    "九点",
+    "开门",
+    "退款",
+    "in",
+    "memory",
+    "and",
+    "writes",
+    "them",
+    "back",
+]
 
 
 def texts(count: int) -> list[str]:
@@ -50,7 +70,7 @@ def test_a_sentence_has_the_same_bits_in_any_batch_order_and_number_of_threads(m
 
 
 def test_where_it_does_not_hold_it_is_refused(monkeypatch):
-    with pytest.raises(ArgumentValueError, match="accepted on CPUs .* backend is 'reference'"):
+    with pytest.raises(ArgumentValueError, match=r"accepted on CPUs .* backend is 'reference'"):
         sentcore.SentenceEncoder("minilm", device="cpu", backend="reference", batch_invariant=True)
     with pytest.raises(ArgumentValueError, match="but the device is cuda"):
         encode_options.check_batch_invariant(torch.device("cuda"), torch.float32, "auto")
