@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from sentcore._extension import WHY_ABSENT, extension
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
+from sentcore.ops.packed_linear import usable
 from sentcore.outputs import Pooling, check_precision
 
 if TYPE_CHECKING:
@@ -56,6 +58,30 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
             "dtype is 'float16' on a CPU, where it is slower than float32; accepted there: float32 or bfloat16"
         )
     return DTYPES[name]
+
+
+def check_batch_invariant(device: torch.device, dtype: torch.dtype, backend: str) -> None:
+    """The whole path gives a sentence the same bits in any batch here, or an error that says what is missing.
+
+    Attention, LayerNorm and linear layers are held to it: by sentcore's CPU kernels and by oneDNN with packed weights.
+
+    Raises:
+        ArgumentValueError: on a GPU, in plain PyTorch, without the compiled kernels, or without oneDNN.
+    """
+    if device.type != "cpu":
+        missing = f"the device is {device}, where this was not tried yet. Use device='cpu'"
+    elif backend == "reference":
+        missing = "backend is 'reference', whose products choose their order of addition by size. Use backend='auto'"
+    elif extension() is None:
+        missing = f"{WHY_ABSENT}"
+    else:
+        with torch.no_grad():
+            if usable(torch.zeros(1, 1, dtype=dtype), backend):
+                return
+        missing = f"torch {torch.__version__} has no oneDNN for {dtype} on this CPU. Use dtype='float32'"
+    raise ArgumentValueError(
+        f"batch_invariant is True; accepted on CPUs with compiled kernels and oneDNN, but {missing}"
+    )
 
 
 def pick_max_length(max_length: int | None, checkpoint: Checkpoint) -> int:

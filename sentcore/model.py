@@ -35,12 +35,12 @@ class SentenceModel(nn.Module):
     def __init__(self, config: EncoderConfig, outputs: Sequence[OutputSpec], backend: str = "auto") -> None:
         super().__init__()
         self.encoder = Encoder(config, backend)
-        self.outputs = self.build_outputs(outputs)
+        self.outputs = self.build_outputs(outputs, backend)
 
     @staticmethod
-    def build_outputs(outputs: Sequence[OutputSpec]) -> nn.ModuleList:
+    def build_outputs(outputs: Sequence[OutputSpec], backend: str = "auto") -> nn.ModuleList:
         """The stages behind the encoder, on the CPU in float32."""
-        return nn.ModuleList(_MODULES[type(spec)](spec) for spec in outputs)
+        return nn.ModuleList(_MODULES[type(spec)](spec, backend) for spec in outputs)
 
     def forward(self, batch: PackedBatch, prompt_length: int = 0) -> Features:
         """Features of a packed batch; prompt_length counts the tokens a pooling without prompts leaves out."""
@@ -52,7 +52,7 @@ class SentenceModel(nn.Module):
 
 
 _MODULES = {
-    PoolingSpec: Pooling,
+    PoolingSpec: lambda spec, backend: Pooling(spec),
     DenseSpec: Dense,
-    NormalizeSpec: lambda spec: Normalize(),
+    NormalizeSpec: lambda spec, backend: Normalize(),
 }

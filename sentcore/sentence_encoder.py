@@ -14,8 +14,7 @@ from sentcore import _extension
 from sentcore.checkpoint.load import Checkpoint, load_checkpoint
 from sentcore.checkpoint.resolve import resolve
 from sentcore.checkpoint.save import save_checkpoint
-from sentcore.encode_options import EncodeOptions, pick_device, pick_dtype, pick_max_length
-from sentcore.errors import ArgumentValueError
+from sentcore.encode_options import EncodeOptions, check_batch_invariant, pick_device, pick_dtype, pick_max_length
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.model import SentenceModel
@@ -37,7 +36,9 @@ class SentenceEncoder(nn.Module):
             softmax and pooling are computed in float32 always.
         backend: "auto", "native" (an error where the compiled kernels are absent) or "reference" (plain PyTorch).
         max_length: tokens a text is cut at; None takes the folder's.
-        batch_invariant: not available yet; True is refused.
+        batch_invariant: True guarantees that a sentence's feature has the same bits alone, in any batch, in any order and on any
+            number of threads, or refuses where that does not hold. It costs nothing: where it is accepted the path is the
+            usual one. CPUs with compiled kernels, for now.
         revision: branch, tag or commit of a hub id.
         local_files_only: never ask the hub.
 
@@ -57,13 +58,11 @@ class SentenceEncoder(nn.Module):
         local_files_only: bool = False,
     ) -> None:
         super().__init__()
-        if batch_invariant:
-            raise ArgumentValueError(
-                "batch_invariant is True; accepted for now: False. No backend guarantees equal bits across batches yet"
-            )
         chosen_device = pick_device(device)
         chosen_dtype = pick_dtype(dtype, chosen_device)
         self.backend = check_backend(backend)
+        if batch_invariant:
+            check_batch_invariant(chosen_device, chosen_dtype, backend)
         if backend == "auto" and _extension.extension() is None:
             _say_once(f"running in plain PyTorch: {_extension.WHY_ABSENT}")
         folder = resolve(model_name_or_path, revision=revision, local_files_only=local_files_only)
@@ -268,7 +267,7 @@ def _build(checkpoint: Checkpoint, backend: str, device: torch.device, dtype: to
     model = SentenceModel.__new__(SentenceModel)
     nn.Module.__init__(model)
     model.encoder = encoder_only.encoder.to(device=device, dtype=dtype)
-    model.outputs = SentenceModel.build_outputs(checkpoint.modules).to(device=device)
+    model.outputs = SentenceModel.build_outputs(checkpoint.modules, backend).to(device=device)
     return model
 
 

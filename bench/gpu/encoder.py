@@ -1,4 +1,5 @@
-"""The whole encoder, forward and training step, beside transformers (SDPA, padded) and torch.compile of it.
+"""The whole encoder, forward and training step, beside transformers (SDPA, padded, also in float16, which is what
+sentence-transformers runs), torch.compile of it, and a packed encoder made of torch's own ops.
 
     python bench/gpu/encoder.py --out bench/results/<gpu>
 
@@ -7,10 +8,12 @@ Weights are random, so that no download is needed; both sides hold the same ones
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from timing import alternate_ms, arguments, check, rows_of, spread, write
 
 import sentcore
@@ -61,6 +64,31 @@ def draw(lengths: list[int], device: str):
     return sentcore.PackedBatch.from_sequences(rows, device=device), ids, mask
 
 
+def packed_by_torch(encoder: sentcore.Encoder, batch: sentcore.PackedBatch) -> torch.Tensor:
+    """The last hidden state [T, H] by F.linear, F.layer_norm, F.gelu and torch.nn.attention.varlen, without dropout."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    tables, heads = encoder.embeddings, encoder.config.num_attention_heads
+    x = tables.word_embeddings(batch.token_ids) + tables.token_type_embeddings(batch.token_type_ids)
+    x = tables.layer_norm(x + tables.position_embeddings(batch.position_ids))
+    cu, longest = batch.cu_seqlens, batch.max_seqlen
+    for layer in encoder.layers:
+        a, f = layer.attention, layer.feed_forward
+        q, k, v = (part(x).unflatten(-1, (heads, -1)) for part in (a.query, a.key, a.value))
+        x = a.layer_norm(x + a.output(varlen_attn(q, k, v, cu, cu, longest, longest).flatten(1)))
+        x = f.layer_norm(x + f.down(F.gelu(f.up(x))))
+    return x
+
+
+def can(run) -> bool:
+    """Whether a peer runs here at all."""
+    try:
+        run()
+    except (RuntimeError, ImportError, NotImplementedError, TypeError, AttributeError):
+        return False
+    return True
+
+
 def main() -> None:
     options = arguments(__doc__)
     device = options.device
@@ -71,14 +99,18 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 theirs, ours = models(shape, dtype, device, Path(folder))
             compiled = torch.compile(theirs, dynamic=True) if device == "cuda" else theirs
+            half = copy.deepcopy(theirs).half()
             for label, lengths in BATCHES.items():
                 packed, ids, mask = draw(lengths, device)
                 peers = {
                     "transformers, SDPA": lambda ids=ids, mask=mask: theirs(ids, mask).last_hidden_state,
                     "the same, torch.compile": lambda ids=ids, mask=mask: compiled(ids, mask).last_hidden_state,
                 }
-                runs = {**peers, "sentcore": lambda packed=packed: ours(packed)}
+                peers["transformers, SDPA, float16"] = lambda ids=ids, mask=mask: half(ids, mask).last_hidden_state
+                peers["packed, torch's own ops"] = lambda packed=packed: packed_by_torch(ours, packed)
                 with torch.inference_mode():
+                    peers = {name: run for name, run in peers.items() if can(run)}
+                    runs = {**peers, "sentcore": lambda packed=packed: ours(packed)}
                     expected = peers["transformers, SDPA"]()[mask.bool()]
                     difference = float(
                         (ours(packed).float() - expected.float()).abs().max() / expected.float().abs().max()
@@ -86,7 +118,7 @@ def main() -> None:
                     times = alternate_ms({k: lambda _, f=f: f() for k, f in runs.items()}, [None], device)
                 rows += _rows("forward", name, shape, label, times, difference, packed)
                 theirs.train(), ours.train()
-                runs.pop("the same, torch.compile")
+                runs = {name: run for name, run in runs.items() if name in ("transformers, SDPA", "sentcore")}
                 steps = {k: _step(f, theirs if k != "sentcore" else ours) for k, f in runs.items()}
                 times = alternate_ms(steps, [None], device)
                 rows += _rows("training step", name, shape, label, times, difference, packed)

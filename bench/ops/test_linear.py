@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sentcore.layers.packed_linear import PackedLinear
+from sentcore.ops.packed_linear import PackedLinear
 
 WIDTH, INNER = 384, 1536
 

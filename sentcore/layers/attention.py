@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from sentcore.config import EncoderConfig
-from sentcore.layers.packed_linear import PackedLinear, usable
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
+from sentcore.ops.packed_linear import PackedLinear, usable
 from sentcore.packed import PackedBatch
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentcore.errors import ArgumentValueError
+from sentcore.ops.packed_linear import PackedLinear, usable
 from sentcore.outputs.specs import DenseSpec
 
 _ACTIVATE = {
@@ -25,8 +26,9 @@ _ACTIVATE = {
 class Dense(nn.Module):
     """activation(linear(x)), in float32."""
 
-    def __init__(self, spec: DenseSpec) -> None:
+    def __init__(self, spec: DenseSpec, backend: str = "auto") -> None:
         super().__init__()
+        self.backend = backend
         if spec.activation not in _ACTIVATE:
             raise ArgumentValueError(f"activation is {spec.activation!r}; accepted: {', '.join(_ACTIVATE)}")
         self.activation = spec.activation
@@ -36,7 +38,10 @@ class Dense(nn.Module):
             self.linear.weight.copy_(spec.weight)
             if spec.bias is not None:
                 self.linear.bias.copy_(spec.bias)
+        self._packed = PackedLinear()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, in_features] -> [B, out_features]."""
-        return _ACTIVATE[self.activation](self.linear(x.to(self.linear.weight.dtype)))
+        x = x.to(self.linear.weight.dtype)
+        product = self._packed(x, (self.linear,)) if usable(x, self.backend) else self.linear(x)
+        return _ACTIVATE[self.activation](product)

@@ -42,7 +42,7 @@ template <typename T, bool kByDepth, typename OuterOf>
 __device__ __forceinline__ void fetch(const StackedRows& m, T* tile, const OuterOf& outer_of, int outer_end, int k0,
                                       int depth_end, int thread) {
   constexpr int kPacksOfRow = (kByDepth ? kDepth : kTile) / kPack;
-#pragma unroll
+#pragma unroll 1  // two rounds; side by side their addresses would not fit into 128 registers
   for (int i = 0; i < kTile * kDepth / kPack / kThreads; ++i) {
     const int pack = thread + i * kThreads, r = pack / kPacksOfRow, c = pack % kPacksOfRow * kPack;
     const int outer = outer_of(kByDepth ? r : c), k = k0 + (kByDepth ? c : r);

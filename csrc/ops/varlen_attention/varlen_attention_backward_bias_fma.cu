@@ -9,8 +9,9 @@ namespace sentcore {
 namespace attention {
 namespace {
 
+// One block a multiprocessor is asked for: left to itself ptxas aims at two on sm_86, and spills.
 template <typename T, int kR, int kD>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     bias_gradient_fma(const VarlenAttentionBackward args, const int column_tiles) {
   constexpr int kTile = kSide * kR;
   SENTCORE_DYNAMIC_SHARED(float, shared);

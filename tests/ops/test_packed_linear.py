@@ -12,7 +12,7 @@ from torch import nn
 
 from compare import assert_as_accurate
 from sentcore import Encoder, EncoderConfig, PackedBatch
-from sentcore.layers.packed_linear import PackedLinear, usable
+from sentcore.ops.packed_linear import PackedLinear, usable
 
 ACTIVATIONS = {None: lambda x: x, "relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
 

@@ -1,0 +1,64 @@
+"""batch_invariant=True: the same sentence, the same bits."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import sentcore
+from sentcore import _extension, encode_options
+from sentcore.errors import ArgumentValueError
+
+WORDS = ["the", "storage", "engine", "of", "a", "database", "keeps", "pages", "图书馆", "早上", "九点", "开门", "退款", "in", "memory", "and", "writes", "them", "back"]
+
+
+def texts(count: int) -> list[str]:
+    chosen = random.Random(0)
+    return [" ".join(chosen.choices(WORDS, k=chosen.choice([1, 2, 3, 7, 20, 60, 200]))) for _ in range(count)]
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def model(request):
+    if _extension.extension() is None:
+        pytest.skip(_extension.WHY_ABSENT)
+    try:
+        return sentcore.SentenceEncoder("minilm", device="cpu", dtype=request.param, batch_invariant=True)
+    except ArgumentValueError as refused:
+        pytest.skip(str(refused))
+
+
+def test_a_sentence_has_the_same_bits_in_any_batch_order_and_number_of_threads(model, threads):
+    sentences, shuffled = texts(60), random.Random(1)
+    expected = model.encode(sentences)
+    for trial, batch_tokens in enumerate((1, 50, 333, 2000, 50000)):
+        threads(1 + trial % 2)
+        order = shuffled.sample(range(len(sentences)), len(sentences))
+        found = model.encode([sentences[i] for i in order], batch_tokens=batch_tokens)
+        assert np.array_equal(found, expected[order])
+    for i in range(0, len(sentences), 7):
+        assert np.array_equal(model.encode(sentences[i]), expected[i])
+
+
+def test_where_it_does_not_hold_it_is_refused(monkeypatch):
+    with pytest.raises(ArgumentValueError, match="accepted on CPUs .* backend is 'reference'"):
+        sentcore.SentenceEncoder("minilm", device="cpu", backend="reference", batch_invariant=True)
+    with pytest.raises(ArgumentValueError, match="but the device is cuda"):
+        encode_options.check_batch_invariant(torch.device("cuda"), torch.float32, "auto")
+    monkeypatch.setattr(encode_options, "usable", lambda *_: False)
+    if _extension.extension() is not None:
+        with pytest.raises(ArgumentValueError, match=r"has no oneDNN for torch\.float32"):
+            sentcore.SentenceEncoder("minilm", device="cpu", batch_invariant=True)
+    monkeypatch.setattr(encode_options, "extension", lambda: None)
+    monkeypatch.setattr(encode_options, "WHY_ABSENT", "the extension is not built")
+    with pytest.raises(ArgumentValueError, match="but the extension is not built"):
+        sentcore.SentenceEncoder("minilm", device="cpu", batch_invariant=True)
