@@ -73,6 +73,13 @@ class Checks {
          " dimensions, " + meaning + ". Reshape it");
   }
 
+  // What an op that takes means over H needs of a tensor with rows of H; call dimensions() before.
+  void has_columns(const char* name, const Tensor& tensor, const char* meaning) const {
+    if (tensor.sizes()[1] >= 1) return;
+    fail(std::string(name) + " has shape " + shape_text(tensor.sizes()) + "; accepted: " + meaning +
+         " with H of at least 1. Drop the empty dimension");
+  }
+
   void shape(const char* name, const Tensor& tensor, std::initializer_list<std::int64_t> accepted,
              const char* meaning) const {
     const auto found = tensor.sizes();

@@ -1,4 +1,5 @@
-// LayerNorm of rows that a warp has put into shared memory as floats, for ops that compute the row they normalize.
+// LayerNorm of rows that a kernel computes itself, a warp a row: the row stays in shared memory as floats between the
+// passes, or is computed again for each of them where it is longer than that.
 #pragma once
 
 #include "common/dispatch.cuh"
@@ -6,18 +7,28 @@
 
 namespace sentcore {
 
-// Warps of a block, each with a row of `hidden` floats; the rooms refuse rows of which not one fits.
-inline int warps_for_rows(std::int64_t hidden) {
-  int warps = 4;
-  constexpr std::int64_t kMostBytes = 96 << 10;  // of shared memory, on the GPU with the least of it
-  while (warps > 1 && warps * hidden * static_cast<std::int64_t>(sizeof(float)) > kMostBytes) warps /= 2;
-  return warps;
+// Warps of a block, at most. The kernels also ask for one block a multiprocessor at least, no more: left to itself
+// ptxas aims at a full one on sm_90, and spills.
+constexpr int kRowWarps = 4;
+constexpr std::int64_t kMostRowBytes = 96 << 10;  // of shared memory, on the GPU with the least of it
+
+// What a row takes of shared memory: whole rounds of 32 lanes with N columns each.
+template <int N>
+SENTCORE_HD constexpr std::int64_t floats_of_row(std::int64_t hidden) {
+  return ceil_div<std::int64_t>(hidden, kWarpSize * N) * kWarpSize * N;
 }
-inline LaunchShape shape_for_rows(std::int64_t rows, std::int64_t hidden) {
-  const int warps = warps_for_rows(hidden);
+template <int N>
+SENTCORE_HD constexpr bool row_fits(std::int64_t hidden) {
+  return floats_of_row<N>(hidden) * static_cast<std::int64_t>(sizeof(float)) <= kMostRowBytes;
+}
+
+template <int N>
+LaunchShape shape_for_rows(std::int64_t rows, std::int64_t hidden) {
+  const std::int64_t bytes = row_fits<N>(hidden) ? floats_of_row<N>(hidden) * sizeof(float) : 0;
+  int warps = kRowWarps;
+  while (warps * bytes > kMostRowBytes) warps /= 2;
   return {dim3(static_cast<unsigned>(ceil_div<std::int64_t>(rows, warps))),
-          dim3(static_cast<unsigned>(warps * kWarpSize)),
-          static_cast<std::size_t>(warps) * static_cast<std::size_t>(hidden) * sizeof(float)};
+          dim3(static_cast<unsigned>(warps * kWarpSize)), static_cast<std::size_t>(warps * bytes)};
 }
 
 struct RowStats {
@@ -25,36 +36,79 @@ struct RowStats {
   float rstd;  // 1 / sqrt(biased variance + eps)
 };
 
-// Lane l has written, and alone reads, the columns c with c / N % 32 == l. All lanes of the warp call this.
-template <int N>
-__device__ __forceinline__ RowStats stats_of_row(const float* row, std::int64_t hidden, float eps, int lane) {
-  const float count = static_cast<float>(hidden);
-  float sum = 0.0f;
-  for (std::int64_t c = lane * N; c < hidden; c += kWarpSize * N) {
+// The row of a warp: compute(column, values) gives the N floats from a column on, a multiple of N. All lanes call the
+// functions below; lane l gets the columns c with c / N % 32 == l.
+template <int N, typename Compute>
+struct WarpRow {
+  float* cache;  // [floats_of_row] in shared memory, or null
+  std::int64_t hidden;
+  int lane;
+  const Compute& compute;
+
+  // The first thing to call.
+  __device__ __forceinline__ RowStats stats(float eps) const {
+    const float count = static_cast<float>(hidden);
+    float sum = 0.0f;
+    for (std::int64_t c = lane * N; c < hidden; c += kWarpSize * N) {
+      float values[N];
+      compute(c, values);
 #pragma unroll
-    for (int i = 0; i < N; ++i) sum += row[c + i];
-  }
-  const float mean = warp_sum(sum) / count;
-  float squares = 0.0f;
-  for (std::int64_t c = lane * N; c < hidden; c += kWarpSize * N) {
+      for (int i = 0; i < N; ++i) {
+        sum += values[i];
+        if (cache != nullptr) *place_of(c, i) = values[i];
+      }
+    }
+    const float mean = warp_sum(sum) / count;
+    float squares = 0.0f;
+    each([&](std::int64_t, const float (&values)[N]) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) squares += (row[c + i] - mean) * (row[c + i] - mean);
+      for (int i = 0; i < N; ++i) squares += (values[i] - mean) * (values[i] - mean);
+    });
+    return {mean, __frsqrt_rn(warp_sum(squares) / count + eps)};
   }
-  return {mean, rsqrtf(warp_sum(squares) / count + eps)};
+
+  // visit(column, values) for all of this lane's columns.
+  template <typename Visit>
+  __device__ __forceinline__ void each(const Visit& visit) const {
+    for (std::int64_t c = lane * N; c < hidden; c += kWarpSize * N) {
+      float values[N];
+      if (cache != nullptr) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) values[i] = *place_of(c, i);
+      } else {
+        compute(c, values);
+      }
+      visit(c, values);
+    }
+  }
+
+  // A lane alone reads what it has written, so the order is free: neighbouring lanes lie in neighbouring banks.
+  __device__ __forceinline__ float* place_of(std::int64_t column, int i) const {
+    return cache + (column - lane * N) + i * kWarpSize + lane;
+  }
+};
+
+// The row of this warp, of a block launched by shape_for_rows; shared is its dynamic shared memory.
+template <int N, typename Compute>
+__device__ __forceinline__ WarpRow<N, Compute> row_of_warp(float* shared, std::int64_t hidden, const Compute& compute) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  return {row_fits<N>(hidden) ? shared + warp * floats_of_row<N>(hidden) : nullptr, hidden, lane, compute};
+}
+// Which row of all that is; beyond the last one there is nothing to do for the whole warp.
+__device__ __forceinline__ std::int64_t index_of_row() {
+  return static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / kWarpSize) + threadIdx.x / kWarpSize;
 }
 
-// out [H] T = (row - mean) * rstd * weight + norm_bias, with weight and norm_bias [H] W, norm_bias or null.
+// N elements of out [H] T = (row - mean) * rstd * weight + norm_bias; weight and norm_bias [H] W, norm_bias or null.
 template <int N, typename T, typename W>
-__device__ __forceinline__ void store_normalized(const float* row, const RowStats& stats, std::int64_t hidden,
-                                                 const W* weight, const W* norm_bias, T* out, int lane) {
-  for (std::int64_t c = lane * N; c < hidden; c += kWarpSize * N) {
-    float scale[N], shift[N] = {}, values[N];
-    load_as_float<Access::reused>(weight + c, scale);
-    if (norm_bias != nullptr) load_as_float<Access::reused>(norm_bias + c, shift);
+__device__ __forceinline__ void store_normalized(const float (&values)[N], const RowStats& stats, std::int64_t column,
+                                                 const W* weight, const W* norm_bias, T* out) {
+  float scale[N], shift[N] = {}, normalized[N];
+  load_as_float<Access::reused>(weight + column, scale);
+  if (norm_bias != nullptr) load_as_float<Access::reused>(norm_bias + column, shift);
 #pragma unroll
-    for (int i = 0; i < N; ++i) values[i] = (row[c + i] - stats.mean) * stats.rstd * scale[i] + shift[i];
-    store_from_float<Access::reused>(out + c, values);
-  }
+  for (int i = 0; i < N; ++i) normalized[i] = (values[i] - stats.mean) * stats.rstd * scale[i] + shift[i];
+  store_from_float<Access::reused>(out + column, normalized);
 }
 
 }  // namespace sentcore

@@ -94,8 +94,9 @@ def test_optional_tensors(ops, absent):
     check(run_norm(ops, t), define_norm, t)
 
 
-def test_rows_that_fill_shared_memory(ops):
-    t = draw(2, 20000, FLOAT32)
+@pytest.mark.parametrize(("width", "dtype"), [(12000, FLOAT32), (20000, FLOAT32), (24581, BFLOAT16), (24832, BFLOAT16)])
+def test_rows_that_fill_shared_memory_or_outgrow_it(ops, width, dtype):
+    t = draw(3, width, dtype)
     check(run_norm(ops, t), define_norm, t)
 
 
@@ -133,5 +134,7 @@ def test_refusals_name_argument_value_and_remedy(ops):
         ops.bias_gelu(x.double(), None, "none")
     with pytest.raises(RuntimeError, match=r"^bias_gelu_layer_norm: bias is of dtype float16; accepted: float32"):
         ops.bias_gelu_layer_norm(x, vector.half(), vector, None, EPS)
-    with pytest.raises(RuntimeError, match=r"^bias_gelu_layer_norm: x has shape \[1, 30000\]; accepted: a last"):
-        ops.bias_gelu_layer_norm(torch.ones(1, 30000), None, torch.ones(30000), None, EPS)
+    with pytest.raises(
+        RuntimeError, match=r"^bias_gelu_layer_norm: x has shape \[2, 0\]; accepted: \[T, H\] with H of"
+    ):
+        ops.bias_gelu_layer_norm(torch.ones(2, 0), None, torch.ones(0), None, EPS)

@@ -57,6 +57,11 @@ def test_every_size(ops, dtype, sizes):
     check(ops, draw(*sizes, dtype))
 
 
+@pytest.mark.parametrize("hidden", [24581, 24832])
+def test_a_row_longer_than_shared_memory(ops, hidden):
+    check(ops, draw(2, hidden, BFLOAT16))
+
+
 @pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT16])
 def test_float32_parameters(ops, dtype):
     check(ops, draw(5, 40, dtype, FLOAT32))

@@ -21,7 +21,7 @@ class Fault(NamedTuple):
 
 
 NORM, ATTENTION = "ops/add_layer_norm/add_layer_norm_", "ops/varlen_attention/"
-NORM_TESTS = ("add_layer_norm",), "test_add_layer_norm.py"
+NORM_TESTS = ("add_layer_norm", "sums"), "test_add_layer_norm.py"
 ATTENTION_TESTS = ("varlen_attention",), "test_varlen_attention.py"
 LINEAR_TESTS = ("linear", "gemm", "sums"), "test_linear.py"
 

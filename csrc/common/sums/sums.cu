@@ -1,4 +1,4 @@
-// Sums of slices and of columns; sums.h says of what.
+// Sums of groups, of slices and of columns; sums.h says of what.
 
 #include "common/dtypes.cuh"
 #include "common/sums/sums.h"
@@ -7,8 +7,44 @@ namespace sentcore {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kSumColumns = 32;  // add_groups: columns of a block ...
+constexpr int kSumSlices = 16;   // ... and threads for each of them
 constexpr std::int64_t kRowsOfGroup = 64;
 constexpr std::int64_t kMostGroups = 264;  // a constant, so that sums do not depend on the GPU
+
+// Grid: columns / kSumColumns, 3 sums. Thread (c, s) adds the groups s, s + kSumSlices, ... of its column; one thread a
+// column then adds those.
+template <typename T>
+__global__ void __launch_bounds__(kSumColumns* kSumSlices) add_groups(const GroupSums sums) {
+  SENTCORE_SHARED(float, slices, [kSumSlices][kSumColumns]);
+  const int which = static_cast<int>(blockIdx.y);
+  void* const output = which == 0 ? sums.outputs[0] : which == 1 ? sums.outputs[1] : sums.outputs[2];
+  if (output == nullptr) return;  // the whole block
+  const int c = static_cast<int>(threadIdx.x) % kSumColumns;
+  const int s = static_cast<int>(threadIdx.x) / kSumColumns;
+  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * kSumColumns + c;
+  float value = 0.0f;
+  if (column < sums.columns) {
+    const float* partial = sums.partial + which * sums.groups * sums.columns + column;
+#pragma unroll 4
+    for (std::int64_t group = s; group < sums.groups; group += kSumSlices) value += partial[group * sums.columns];
+  }
+  slices[s][c] = value;
+  __syncthreads();  // the sums of all threads of a column are written
+  if (s == 0 && column < sums.columns) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int slice = 0; slice < kSumSlices; ++slice) sum += slices[slice][c];
+    static_cast<T*>(output)[column] = from_float<T>(sum);
+  }
+}
+
+template <typename T>
+cudaError_t start_add_groups(const GroupSums& sums, cudaStream_t stream) {
+  const LaunchShape shape{dim3(static_cast<unsigned>(ceil_div<std::int64_t>(sums.columns, kSumColumns)), 3),
+                          dim3(kSumColumns * kSumSlices)};
+  return launch(add_groups<T>, shape, stream, sums);
+}
 
 // out [count] T = the sum over slices of partial [slices, count], in order.
 template <typename T>
@@ -51,7 +87,7 @@ cudaError_t start_column_sums(const void* x, std::int64_t rows, std::int64_t col
   const cudaError_t status =
       launch(sum_rows<T>, shape, stream, static_cast<const T*>(x), rows, columns, groups, partial);
   if (status != cudaSuccess) return status;
-  return start_add_slices<T>(partial, columns, groups, out, stream);
+  return start_add_groups<T>({columns, groups, partial, {out, nullptr, nullptr}}, stream);
 }
 
 template <typename Run>
@@ -73,6 +109,10 @@ cudaError_t for_dtype(Dtype dtype, const Run& run) {
 std::int64_t sum_groups(std::int64_t rows) {
   const std::int64_t groups = ceil_div(rows, kRowsOfGroup);
   return groups < 1 ? 1 : groups < kMostGroups ? groups : kMostGroups;
+}
+
+cudaError_t add_groups_cuda(Dtype dtype, const GroupSums& sums, cudaStream_t stream) {
+  return for_dtype(dtype, [&](auto element) { return start_add_groups<decltype(element)>(sums, stream); });
 }
 
 cudaError_t add_slices_cuda(Dtype dtype, const float* partial, std::int64_t count, std::int64_t slices, void* out,

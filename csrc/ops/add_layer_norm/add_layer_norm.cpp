@@ -54,10 +54,7 @@ void check_input(const Checks& check, const char* name, const Tensor& tensor) {
                 "Convert it, e.g. with .float(); float64 runs on the CPU alone");
   }
   check.dimensions(name, tensor, 2, "[T, H]");
-  if (tensor.sizes()[1] < 1) {
-    check.fail(std::string(name) + " has shape " + shape_text(tensor.sizes()) +
-               "; accepted: [T, H] with H of at least 1. Drop the empty dimension");
-  }
+  check.has_columns(name, tensor, "[T, H]");
 }
 
 void check_like(const Checks& check, const char* name, const Tensor& tensor, const char* input_name,

@@ -11,6 +11,7 @@
 #include "common/dtypes.cuh"
 #include "common/philox.cuh"
 #include "common/reduce.cuh"
+#include "common/sums/sums.h"
 #include "ops/add_layer_norm/add_layer_norm.h"
 #include "ops/add_layer_norm/dispatch.cuh"
 
@@ -19,8 +20,6 @@ namespace {
 
 constexpr int kWarps = 4;           // warp kernel: rows a block works on at a time
 constexpr int kBlockThreads = 256;  // block kernel
-constexpr int kSumColumns = 32;     // add_groups: columns of a block ...
-constexpr int kSumSlices = 16;      // ... and threads for each of them
 constexpr int kRowsPerGroup = 2 * kWarps;
 // Two blocks on each of 132 multiprocessors. A constant, so that sums do not depend on the GPU.
 constexpr std::int64_t kMaxGroups = 264;
@@ -228,35 +227,6 @@ __global__ void __launch_bounds__(kBlockThreads) backward_block(const AddLayerNo
   }
 }
 
-// ---- the sum over groups ----
-
-// Grid: columns / kSumColumns, 3 sums. Thread (c, s) adds the groups s, s + kSumSlices, ... of its column; one thread a
-// column then adds those.
-template <typename W>
-__global__ void __launch_bounds__(kSumColumns* kSumSlices) add_groups(const AddLayerNormBackward args) {
-  SENTCORE_SHARED(float, slices, [kSumSlices][kSumColumns]);
-  void* const outputs[3] = {args.grad_weight, args.grad_norm_bias, args.grad_x_bias};
-  void* const output = blockIdx.y == 0 ? outputs[0] : blockIdx.y == 1 ? outputs[1] : outputs[2];
-  if (output == nullptr) return;  // the whole block
-  const int c = static_cast<int>(threadIdx.x) % kSumColumns;
-  const int s = static_cast<int>(threadIdx.x) / kSumColumns;
-  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * kSumColumns + c;
-  float value = 0.0f;
-  if (column < args.hidden) {
-    const float* partial = partial_of(args, static_cast<int>(blockIdx.y), 0) + column;
-#pragma unroll 4
-    for (std::int64_t group = s; group < args.groups; group += kSumSlices) value += partial[group * args.hidden];
-  }
-  slices[s][c] = value;
-  __syncthreads();
-  if (s == 0 && column < args.hidden) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int slice = 0; slice < kSumSlices; ++slice) sum += slices[slice][c];
-    static_cast<W*>(output)[column] = from_float<W>(sum);
-  }
-}
-
 // ---- which of them ----
 
 template <typename T, typename W>
@@ -287,15 +257,15 @@ std::int64_t add_layer_norm_groups_cuda(std::int64_t rows) {
 }
 
 cudaError_t add_layer_norm_backward_cuda(const AddLayerNormBackward& args, cudaStream_t stream) {
-  return for_dtypes(args.dtype, args.weight_dtype, [&](auto element, auto weight) {
-    using T = typename decltype(element)::type;
-    using W = typename decltype(weight)::type;
-    const cudaError_t status = launch_rows<T, W>(args, stream);
-    if (status != cudaSuccess) return status;
-    const LaunchShape shape{dim3(static_cast<unsigned>(ceil_div<std::int64_t>(args.hidden, kSumColumns)), 3),
-                            dim3(kSumColumns * kSumSlices)};
-    return launch(add_groups<W>, shape, stream, args);
+  const cudaError_t status = for_dtypes(args.dtype, args.weight_dtype, [&](auto element, auto weight) {
+    return launch_rows<typename decltype(element)::type, typename decltype(weight)::type>(args, stream);
   });
+  if (status != cudaSuccess) return status;
+  const GroupSums sums{args.hidden,
+                       args.groups,
+                       static_cast<const float*>(args.partial),
+                       {args.grad_weight, args.grad_norm_bias, args.grad_x_bias}};
+  return add_groups_cuda(args.weight_dtype, sums, stream);
 }
 
 }  // namespace sentcore

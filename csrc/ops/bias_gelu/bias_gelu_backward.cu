@@ -52,7 +52,8 @@ cudaError_t bias_gelu_backward_cuda(const BiasGeluBackward& args, cudaStream_t s
     return packs ? launch(backward<T, W, N>, shape, stream, args) : launch(backward<T, W, 1>, shape, stream, args);
   });
   if (status != cudaSuccess || args.grad_bias == nullptr) return status;
-  return add_slices_cuda(args.bias_dtype, args.partial, args.width, groups, args.grad_bias, stream);
+  return add_groups_cuda(args.bias_dtype, {args.width, groups, args.partial, {args.grad_bias, nullptr, nullptr}},
+                         stream);
 }
 
 }  // namespace sentcore

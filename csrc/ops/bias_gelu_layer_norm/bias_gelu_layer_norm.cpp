@@ -9,7 +9,6 @@
 #include "common/checks.h"
 #include "common/register.h"
 #ifdef SENTCORE_WITH_CUDA
-#include "common/row_norm_limits.h"
 #include "common/stream.h"
 #include "common/sums/sums.h"
 
@@ -23,7 +22,7 @@ void check_inputs(const Checks& check, const Tensor& x, const OptionalTensor& bi
   check.dtype("x", x, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half},
               "Convert it, e.g. with .float(); float64 runs on the CPU alone");
   check.dimensions("x", x, 2, "[T, H]");
-  check_row_hidden(check, "x", x);
+  check.has_columns("x", x, "[T, H]");
   check.same_device("weight", weight, "x", x);
   check.dtype("weight", weight, {x.scalar_type(), ScalarType::Float}, "Convert it to the dtype of x or to float32");
   check.shape("weight", weight, {x.sizes()[1]}, "[H], the last dimension of x");

@@ -16,39 +16,38 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// A warp a row. Dynamic shared memory: float [warps, H].
+// A warp a row. Dynamic shared memory: the rows.
 template <typename T, typename W, int N>
-__global__ void __launch_bounds__(4 * kWarpSize) find_stats(const BiasGeluLayerNormBackward args) {
-  SENTCORE_DYNAMIC_SHARED(float, rows);
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * (blockDim.x / kWarpSize) + warp;
-  if (r >= args.rows) return;  // the whole warp
-  float* const row = rows + warp * args.hidden;
+__global__ void __launch_bounds__(kRowWarps* kWarpSize, 1) find_stats(const BiasGeluLayerNormBackward args) {
+  SENTCORE_DYNAMIC_SHARED(float, shared);
+  const std::int64_t r = index_of_row();
+  if (r >= args.rows) return;
   const T* const x = static_cast<const T*>(args.x) + r * args.hidden;
   const T* const grad_out = static_cast<const T*>(args.grad_out) + r * args.hidden;
-  for (std::int64_t c = lane * N; c < args.hidden; c += kWarpSize * N) {
-    float values[N], bias[N] = {};
-    load_as_float<Access::reused>(x + c, values);
-    if (args.bias != nullptr) load_as_float<Access::reused>(static_cast<const W*>(args.bias) + c, bias);
+  const auto activate = [&](std::int64_t column, float (&values)[N]) {
+    float bias[N] = {};
+    load_as_float<Access::reused>(x + column, values);
+    if (args.bias != nullptr) load_as_float<Access::reused>(static_cast<const W*>(args.bias) + column, bias);
 #pragma unroll
-    for (int i = 0; i < N; ++i) row[c + i] = gelu_erf(values[i] + bias[i]);
-  }
-  const RowStats stats = stats_of_row<N>(row, args.hidden, static_cast<float>(args.eps), lane);
+    for (int i = 0; i < N; ++i) values[i] = gelu_erf(values[i] + bias[i]);
+  };
+  const auto row = row_of_warp<N>(shared, args.hidden, activate);
+  const RowStats stats = row.stats(static_cast<float>(args.eps));
   float plain = 0.0f, times = 0.0f;
-  for (std::int64_t c = lane * N; c < args.hidden; c += kWarpSize * N) {
+  row.each([&](std::int64_t column, const float (&values)[N]) {
     float grad[N], weight[N];
-    load_as_float<Access::reused>(grad_out + c, grad);
-    load_as_float<Access::reused>(static_cast<const W*>(args.weight) + c, weight);
+    load_as_float<Access::reused>(grad_out + column, grad);
+    load_as_float<Access::reused>(static_cast<const W*>(args.weight) + column, weight);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       const float scaled = grad[i] * weight[i];
       plain += scaled;
-      times += scaled * (row[c + i] - stats.mean) * stats.rstd;
+      times += scaled * (values[i] - stats.mean) * stats.rstd;
     }
-  }
+  });
   plain = warp_sum(plain) / static_cast<float>(args.hidden);
   times = warp_sum(times) / static_cast<float>(args.hidden);
-  if (lane != 0) return;
+  if (row.lane != 0) return;
   float* const target = args.stats + 4 * r;
   target[0] = stats.mean;
   target[1] = stats.rstd;
@@ -95,29 +94,24 @@ __global__ void __launch_bounds__(kThreads) go_down(const BiasGeluLayerNormBackw
 
 cudaError_t bias_gelu_layer_norm_backward_cuda(const BiasGeluLayerNormBackward& args, cudaStream_t stream) {
   const std::int64_t groups = sum_groups(args.rows);
-  cudaError_t status = for_dtypes(args.dtype, args.weight_dtype, [&](auto element, auto parameter) {
+  const cudaError_t status = for_dtypes(args.dtype, args.weight_dtype, [&](auto element, auto parameter) {
     using T = typename decltype(element)::type;
     using W = typename decltype(parameter)::type;
     constexpr int N = kPackSize<T>;
-    const LaunchShape rows = shape_for_rows(args.rows, args.hidden);
     const bool packs = args.hidden % N == 0 && packs_fit({args.grad_out, args.x, args.bias, args.weight, args.grad_x});
     const std::int64_t items = args.hidden / (packs ? N : 1);
     const LaunchShape columns{
         dim3(static_cast<unsigned>(ceil_div<std::int64_t>(items, kThreads)), static_cast<unsigned>(groups)),
         dim3(kThreads)};
     const cudaError_t first =
-        packs ? launch(find_stats<T, W, N>, rows, stream, args) : launch(find_stats<T, W, 1>, rows, stream, args);
+        packs ? launch(find_stats<T, W, N>, shape_for_rows<N>(args.rows, args.hidden), stream, args)
+              : launch(find_stats<T, W, 1>, shape_for_rows<1>(args.rows, args.hidden), stream, args);
     if (first != cudaSuccess) return first;
     return packs ? launch(go_down<T, W, N>, columns, stream, args) : launch(go_down<T, W, 1>, columns, stream, args);
   });
-  void* const outputs[3] = {args.grad_bias, args.grad_weight, args.grad_norm_bias};
-  for (int sum = 0; sum < 3; ++sum) {
-    if (status != cudaSuccess) return status;
-    if (outputs[sum] == nullptr) continue;
-    status = add_slices_cuda(args.weight_dtype, args.partial + sum * groups * args.hidden, args.hidden, groups,
-                             outputs[sum], stream);
-  }
-  return status;
+  if (status != cudaSuccess) return status;
+  const GroupSums sums{args.hidden, groups, args.partial, {args.grad_bias, args.grad_weight, args.grad_norm_bias}};
+  return add_groups_cuda(args.weight_dtype, sums, stream);
 }
 
 }  // namespace sentcore

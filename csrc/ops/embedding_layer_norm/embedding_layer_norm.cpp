@@ -9,7 +9,6 @@
 #include "common/checks.h"
 #include "common/register.h"
 #ifdef SENTCORE_WITH_CUDA
-#include "common/row_norm_limits.h"
 #include "common/stream.h"
 
 namespace sentcore {
@@ -41,7 +40,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& token_ids, cons
                                                    bool save_for_backward) {
   const Checks check("embedding_layer_norm");
   check_float(check, "word", word);
-  check_row_hidden(check, "word", word);
+  check.has_columns("word", word, "[V, H]");
   check.dimensions("token_ids", token_ids, 1, "[T]");
   const std::int64_t tokens = token_ids.sizes()[0], hidden = word.sizes()[1];
   check_ids(check, "token_ids", token_ids, word, tokens);
