@@ -17,7 +17,7 @@ REGISTERS, WARPS = 65536, 64  # of a multiprocessor; sm_86, sm_89 and sm_120 run
 HOT = (
     ("add_layer_norm_forward.cu", r"forward_warp<nv_bfloat16, nv_bfloat16, \d>", 128),
     ("add_layer_norm_backward.cu", r"backward_warp<nv_bfloat16, nv_bfloat16, \d>", 128),
-    ("embedding_layer_norm_forward.cu", r"forward<nv_bfloat16, nv_bfloat16, 8>", 128),
+    ("embedding_layer_norm_forward.cu", r"forward<nv_bfloat16, nv_bfloat16, 8, true>", 128),
     ("bias_gelu_forward.cu", r"forward<nv_bfloat16, nv_bfloat16, 8>", 256),
     ("bias_gelu_backward.cu", r"backward<nv_bfloat16, nv_bfloat16, 8>", 256),
     ("gemm_mma.cu", r"multiply<nv_bfloat16, .*>", 256),
@@ -25,7 +25,7 @@ HOT = (
     ("varlen_attention_forward_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
     ("varlen_attention_backward_query_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
     ("varlen_attention_backward_key_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
-    ("segment_pooling.cu", r"forward<nv_bfloat16>", 256),
+    ("segment_pooling.cu", r"forward<nv_bfloat16, 8>", 256),
 )
 
 

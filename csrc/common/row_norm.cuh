@@ -2,14 +2,14 @@
 // passes, or is computed again for each of them where it is longer than that.
 #pragma once
 
+#include <type_traits>
+
 #include "common/dispatch.cuh"
 #include "common/reduce.cuh"
 
 namespace sentcore {
 
-// Warps of a block, at most. The kernels also ask for one block a multiprocessor at least, no more: left to itself
-// ptxas aims at a full one on sm_90, and spills.
-constexpr int kRowWarps = 4;
+constexpr int kRowWarps = 4;                      // of a block, at most
 constexpr std::int64_t kMostRowBytes = 96 << 10;  // of shared memory, on the GPU with the least of it
 
 // What a row takes of shared memory: whole rounds of 32 lanes with N columns each.
@@ -31,6 +31,15 @@ LaunchShape shape_for_rows(std::int64_t rows, std::int64_t hidden) {
           dim3(static_cast<unsigned>(warps * kWarpSize)), static_cast<std::size_t>(warps * bytes)};
 }
 
+// run(columns of a lane at a time, whether the row stays in shared memory), both as types: the longest rows are rare
+// enough to go without packs.
+template <int N, typename Run>
+cudaError_t for_row_kind(bool packs, std::int64_t hidden, const Run& run) {
+  if (packs && row_fits<N>(hidden)) return run(std::integral_constant<int, N>{}, std::true_type{});
+  if (row_fits<1>(hidden)) return run(std::integral_constant<int, 1>{}, std::true_type{});
+  return run(std::integral_constant<int, 1>{}, std::false_type{});
+}
+
 struct RowStats {
   float mean;
   float rstd;  // 1 / sqrt(biased variance + eps)
@@ -38,9 +47,9 @@ struct RowStats {
 
 // The row of a warp: compute(column, values) gives the N floats from a column on, a multiple of N. All lanes call the
 // functions below; lane l gets the columns c with c / N % 32 == l.
-template <int N, typename Compute>
+template <int N, bool kCached, typename Compute>
 struct WarpRow {
-  float* cache;  // [floats_of_row] in shared memory, or null
+  float* cache;  // [floats_of_row] in shared memory; unused unless kCached
   std::int64_t hidden;
   int lane;
   const Compute& compute;
@@ -55,7 +64,7 @@ struct WarpRow {
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         sum += values[i];
-        if (cache != nullptr) *place_of(c, i) = values[i];
+        if (kCached) *place_of(c, i) = values[i];
       }
     }
     const float mean = warp_sum(sum) / count;
@@ -72,7 +81,7 @@ struct WarpRow {
   __device__ __forceinline__ void each(const Visit& visit) const {
     for (std::int64_t c = lane * N; c < hidden; c += kWarpSize * N) {
       float values[N];
-      if (cache != nullptr) {
+      if (kCached) {
 #pragma unroll
         for (int i = 0; i < N; ++i) values[i] = *place_of(c, i);
       } else {
@@ -89,10 +98,11 @@ struct WarpRow {
 };
 
 // The row of this warp, of a block launched by shape_for_rows; shared is its dynamic shared memory.
-template <int N, typename Compute>
-__device__ __forceinline__ WarpRow<N, Compute> row_of_warp(float* shared, std::int64_t hidden, const Compute& compute) {
+template <int N, bool kCached, typename Compute>
+__device__ __forceinline__ WarpRow<N, kCached, Compute> row_of_warp(float* shared, std::int64_t hidden,
+                                                                    const Compute& compute) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  return {row_fits<N>(hidden) ? shared + warp * floats_of_row<N>(hidden) : nullptr, hidden, lane, compute};
+  return {kCached ? shared + warp * floats_of_row<N>(hidden) : nullptr, hidden, lane, compute};
 }
 // Which row of all that is; beyond the last one there is nothing to do for the whole warp.
 __device__ __forceinline__ std::int64_t index_of_row() {

@@ -23,6 +23,8 @@ class Fault(NamedTuple):
 NORM, ATTENTION = "ops/add_layer_norm/add_layer_norm_", "ops/varlen_attention/"
 NORM_TESTS = ("add_layer_norm", "sums"), "test_add_layer_norm.py"
 ATTENTION_TESTS = ("varlen_attention",), "test_varlen_attention.py"
+POOLING_TESTS = ("segment_pooling",), "test_segment_pooling.py"
+EMBEDDING_TESTS = ("embedding_layer_norm",), "test_embedding_layer_norm.py"
 LINEAR_TESTS = ("linear", "gemm", "sums"), "test_linear.py"
 
 
@@ -50,6 +52,12 @@ BARRIERS = {
     "column-sums-read": barrier(
         NORM_TESTS, NORM + "backward.cu", "and have been read: the next sum may overwrite them",
         "every_size and 384 or order_of_threads and 384",
+    ),
+    "groups": barrier(
+        NORM_TESTS, "common/sums/sums.cu", "the sums of all threads of a column are written", "every_size and 384"
+    ),
+    "pooling-sums": barrier(
+        POOLING_TESTS, "ops/segment_pooling/segment_pooling.cu", "the warps' sums are written", "every_mode"
     ),
     "attention-keys": barrier(
         ATTENTION_TESTS, ATTENTION + "varlen_attention_forward_mma.cu",
@@ -91,10 +99,22 @@ BOUNDS = {
         "if (first >= args.rows * args.width) return;", "if (first > args.rows * args.width) return;",
         "gelu_of_every_size",
     ),
+    "gelu-norm-rows": bound(
+        (("bias_gelu_layer_norm", "sums"), "test_bias_gelu.py"),
+        "ops/bias_gelu_layer_norm/bias_gelu_layer_norm_backward.cu",
+        "if (r >= args.rows) return;", "if (r > args.rows) return;", "norm_of_every_size",
+    ),
     "table-rows": bound(
-        (("embedding_layer_norm",), "test_embedding_layer_norm.py"),
-        "ops/embedding_layer_norm/embedding_layer_norm_forward.cu",
-        "id < args.tables[i].rows;", "id <= args.tables[i].rows;", "unknown_id",
+        EMBEDDING_TESTS, "ops/embedding_layer_norm/embedding_layer_norm_forward.cu",
+        "id < args.tables[i].rows)", "id <= args.tables[i].rows)", "unknown_id",
+    ),
+    "table-gradient-tokens": bound(
+        EMBEDDING_TESTS, "ops/embedding_layer_norm/embedding_layer_norm_backward.cu",
+        "i + 1 == args.tokens ||", "i == args.tokens ||", "gradients_of_tables",
+    ),
+    "pooling-columns": bound(
+        POOLING_TESTS, "ops/segment_pooling/segment_pooling.cu",
+        "if (column < args.hidden) {\n    const int end", "if (column <= args.hidden) {\n    const int end", "every_mode",
     ),
     "product-rows": bound(
         LINEAR_TESTS, "common/gemm/gemm_mma.cu", "k >= depth_end", "k > depth_end", "every_size and 264"

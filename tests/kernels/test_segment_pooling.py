@@ -62,15 +62,40 @@ def test_sizes(ops, lengths, hidden):
     check(ops, *draw(lengths, hidden, torch.float32), "max")
 
 
-def test_of_equal_maxima_the_first_gets_the_gradient(ops):
-    x, cu = torch.tensor([[1.0], [2.0], [2.0], [0.0]]), torch.tensor([0, 4], dtype=torch.int32)
-    assert run(ops, x, cu, torch.ones(1, 1), "max")[1].flatten().tolist() == [0, 1, 0, 0]
+@pytest.mark.parametrize("equal", [[1, 2], [5, 9], [3, 11, 19], [0, 8], [16, 23]], ids=str)
+@pytest.mark.parametrize("value", [2.0, -torch.inf])
+def test_of_equal_maxima_the_first_gets_the_gradient(ops, equal, value):
+    x, cu = torch.full((24, 1), -3.0 if value > 0 else -torch.inf), torch.tensor([0, 24], dtype=torch.int32)
+    x[equal] = value
+    first = equal[0] if value > 0 else 0
+    assert run(ops, x, cu, torch.ones(1, 1), "max")[1].flatten().tolist() == [float(i == first) for i in range(24)]
 
 
 def test_nan_stays(ops):
     x, cu = torch.tensor([[1.0], [torch.nan], [3.0]]), torch.tensor([0, 3], dtype=torch.int32)
     for mode in ("max", "mean"):
         assert ops.segment_pooling(x, cu, mode, 0, False)[0].isnan().all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_addresses_that_packs_do_not_fit_change_no_bit(ops, mode):
+    x, cu, grad = draw(RAGGED, 40, torch.bfloat16)
+
+    def shifted(value):
+        buffer = torch.full((value.numel() + 1,), torch.nan, dtype=value.dtype)
+        buffer[1:] = value.flatten()
+        return buffer[1:].view(value.shape)
+
+    first = run(ops, x, cu, grad, mode, 1, True)
+    for a, b, c in zip(
+        first, run(ops, shifted(x), cu, grad, mode, 1, True), run(ops, x, cu, shifted(grad), mode, 1, True), strict=True
+    ):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+def test_weights_far_into_a_sentence(ops):
+    check(ops, *draw([5000, 3], 1, torch.float32), "weightedmean", 4990)
 
 
 def test_a_sentence_has_the_same_bits_in_any_batch(ops):

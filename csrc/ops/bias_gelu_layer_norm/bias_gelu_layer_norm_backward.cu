@@ -17,8 +17,8 @@ namespace {
 constexpr int kThreads = 128;
 
 // A warp a row. Dynamic shared memory: the rows.
-template <typename T, typename W, int N>
-__global__ void __launch_bounds__(kRowWarps* kWarpSize, 1) find_stats(const BiasGeluLayerNormBackward args) {
+template <typename T, typename W, int N, bool kCached>
+__global__ void __launch_bounds__(kRowWarps* kWarpSize) find_stats(const BiasGeluLayerNormBackward args) {
   SENTCORE_DYNAMIC_SHARED(float, shared);
   const std::int64_t r = index_of_row();
   if (r >= args.rows) return;
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kRowWarps* kWarpSize, 1) find_stats(const Bias
 #pragma unroll
     for (int i = 0; i < N; ++i) values[i] = gelu_erf(values[i] + bias[i]);
   };
-  const auto row = row_of_warp<N>(shared, args.hidden, activate);
+  const auto row = row_of_warp<N, kCached>(shared, args.hidden, activate);
   const RowStats stats = row.stats(static_cast<float>(args.eps));
   float plain = 0.0f, times = 0.0f;
   row.each([&](std::int64_t column, const float (&values)[N]) {
@@ -103,9 +103,11 @@ cudaError_t bias_gelu_layer_norm_backward_cuda(const BiasGeluLayerNormBackward& 
     const LaunchShape columns{
         dim3(static_cast<unsigned>(ceil_div<std::int64_t>(items, kThreads)), static_cast<unsigned>(groups)),
         dim3(kThreads)};
-    const cudaError_t first =
-        packs ? launch(find_stats<T, W, N>, shape_for_rows<N>(args.rows, args.hidden), stream, args)
-              : launch(find_stats<T, W, 1>, shape_for_rows<1>(args.rows, args.hidden), stream, args);
+    const cudaError_t first = for_row_kind<N>(packs, args.hidden, [&](auto n, auto cached) {
+      constexpr int kN = decltype(n)::value;
+      return launch(find_stats<T, W, kN, decltype(cached)::value>, shape_for_rows<kN>(args.rows, args.hidden), stream,
+                    args);
+    });
     if (first != cudaSuccess) return first;
     return packs ? launch(go_down<T, W, N>, columns, stream, args) : launch(go_down<T, W, 1>, columns, stream, args);
   });

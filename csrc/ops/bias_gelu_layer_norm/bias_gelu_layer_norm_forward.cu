@@ -8,8 +8,8 @@ namespace sentcore {
 namespace {
 
 // A warp a row. Dynamic shared memory: the rows.
-template <typename T, typename W, int N>
-__global__ void __launch_bounds__(kRowWarps* kWarpSize, 1) forward(const BiasGeluLayerNormForward args) {
+template <typename T, typename W, int N, bool kCached>
+__global__ void __launch_bounds__(kRowWarps* kWarpSize) forward(const BiasGeluLayerNormForward args) {
   SENTCORE_DYNAMIC_SHARED(float, shared);
   const std::int64_t r = index_of_row();
   if (r >= args.rows) return;
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kRowWarps* kWarpSize, 1) forward(const BiasGel
 #pragma unroll
     for (int i = 0; i < N; ++i) values[i] = gelu_erf(values[i] + bias[i]);
   };
-  const auto row = row_of_warp<N>(shared, args.hidden, activate);
+  const auto row = row_of_warp<N, kCached>(shared, args.hidden, activate);
   const RowStats stats = row.stats(static_cast<float>(args.eps));
   row.each([&](std::int64_t column, const float (&values)[N]) {
     store_normalized(values, stats, column, static_cast<const W*>(args.weight), static_cast<const W*>(args.norm_bias),
@@ -38,8 +38,11 @@ cudaError_t bias_gelu_layer_norm_forward_cuda(const BiasGeluLayerNormForward& ar
     using W = typename decltype(parameter)::type;
     constexpr int N = kPackSize<T>;
     const bool packs = args.hidden % N == 0 && packs_fit({args.x, args.bias, args.weight, args.norm_bias, args.out});
-    return packs ? launch(forward<T, W, N>, shape_for_rows<N>(args.rows, args.hidden), stream, args)
-                 : launch(forward<T, W, 1>, shape_for_rows<1>(args.rows, args.hidden), stream, args);
+    return for_row_kind<N>(packs, args.hidden, [&](auto n, auto cached) {
+      constexpr int kN = decltype(n)::value;
+      return launch(forward<T, W, kN, decltype(cached)::value>, shape_for_rows<kN>(args.rows, args.hidden), stream,
+                    args);
+    });
   });
 }
 

@@ -63,10 +63,15 @@ __global__ void __launch_bounds__(kThreads) join_runs(const EmbeddingGradient ar
   const std::int64_t id = id_at(args, next - 1);
   if (id_at(args, next) != id) return;                                                // no run goes on
   if (begin > 0 && id_at(args, begin) == id && id_at(args, begin - 1) == id) return;  // nor begins here
-  float sum = piece(args, chunk, 1)[column];
-  for (std::int64_t other = chunk + 1; other * kChunk < args.tokens && id_at(args, other * kChunk) == id; ++other) {
-    sum += piece(args, other, 0)[column];
+  // Where the run ends is bisected, so that the additions need not wait for ids: token types make runs of many chunks.
+  std::int64_t last = chunk + 1, beyond = ceil_div(args.tokens, kChunk);
+  while (beyond - last > 1) {
+    const std::int64_t middle = last + (beyond - last) / 2;
+    (id_at(args, middle * kChunk) == id ? last : beyond) = middle;
   }
+  float sum = piece(args, chunk, 1)[column];
+#pragma unroll 8
+  for (std::int64_t other = chunk + 1; other <= last; ++other) sum += piece(args, other, 0)[column];
   store_row<T>(args, id, column, sum);
 }
 

@@ -10,9 +10,10 @@ namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-// A warp a token. Dynamic shared memory: the rows.
-template <typename T, typename W, int N>
-__global__ void __launch_bounds__(kRowWarps* kWarpSize, 1) forward(const EmbeddingLayerNorm args) {
+// A warp a token. Dynamic shared memory: the rows. Eight blocks a multiprocessor are asked for: left to itself ptxas
+// aims at more on sm_100, and spills.
+template <typename T, typename W, int N, bool kCached>
+__global__ void __launch_bounds__(kRowWarps* kWarpSize, 8) forward(const EmbeddingLayerNorm args) {
   SENTCORE_DYNAMIC_SHARED(float, shared);
   const std::int64_t token = index_of_row();
   if (token >= args.tokens) return;
@@ -42,7 +43,7 @@ __global__ void __launch_bounds__(kRowWarps* kWarpSize, 1) forward(const Embeddi
 #pragma unroll
     for (int j = 0; j < N; ++j) total[j] = to_float(from_float<T>(total[j]));
   };
-  const auto row = row_of_warp<N>(shared, args.hidden, add);
+  const auto row = row_of_warp<N, kCached>(shared, args.hidden, add);
   const RowStats stats = row.stats(static_cast<float>(args.eps));
   const std::int64_t begin = token * args.hidden;
   row.each([&](std::int64_t column, const float (&total)[N]) {
@@ -66,8 +67,11 @@ cudaError_t embedding_layer_norm_cuda(const EmbeddingLayerNorm& args, cudaStream
     const bool packs =
         args.hidden % N == 0 && packs_fit({args.tables[0].table, args.tables[1].table, args.tables[2].table,
                                            args.weight, args.norm_bias, args.out, args.total});
-    return packs ? launch(forward<T, W, N>, shape_for_rows<N>(args.tokens, args.hidden), stream, args)
-                 : launch(forward<T, W, 1>, shape_for_rows<1>(args.tokens, args.hidden), stream, args);
+    return for_row_kind<N>(packs, args.hidden, [&](auto n, auto cached) {
+      constexpr int kN = decltype(n)::value;
+      return launch(forward<T, W, kN, decltype(cached)::value>, shape_for_rows<kN>(args.tokens, args.hidden), stream,
+                    args);
+    });
   });
 }
 

@@ -1,5 +1,6 @@
 // segment_pooling: one row [H] for each of B sentences, out of its tokens' rows of x [T, H]; then, if asked, scaled to
-// length 1. Every tensor is contiguous. Arithmetic and out are float32; rows are added in their order.
+// length 1. Every tensor is contiguous. Arithmetic and out are float32; the order of additions depends
+// on the sentence alone.
 #pragma once
 
 #include <cstdint>

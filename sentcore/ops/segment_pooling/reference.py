@@ -105,7 +105,7 @@ def _scales(mode, cu_seqlens, skip, dtype):
         scale = count.rsqrt()
     elif mode == "weightedmean":
         left_out = length.clamp(max=skip)
-        scale = 1.0 / (length * (length + 1) / 2 - left_out * (left_out + 1) / 2).clamp(min=1)
+        scale = 2.0 / ((length - left_out) * (length + left_out + 1)).clamp(min=2)
     else:
         scale = torch.ones_like(length)
     return scale[:, None]
