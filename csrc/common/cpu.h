@@ -89,6 +89,8 @@ SENTCORE_HD A sum_over(std::int64_t count, const Term& term) {
 
 // ---- threads ----
 
+inline std::int64_t num_threads() { return torch::stable::get_num_threads(); }
+
 // run(begin, end) over [0, count) on torch's own threads, at least `grain` items at a time.
 template <typename Run>
 void parallel_for(std::int64_t count, std::int64_t grain, const Run& run) {

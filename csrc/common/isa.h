@@ -6,23 +6,33 @@
 
 namespace sentcore {
 
-enum class Isa { portable, avx2, avx512 };
+// In this order: each has what the ones before it have. avx512: F, BW, DQ and VL; vnni and bf16: with these on top.
+enum class Isa { portable, avx2, avx512, avx512_vnni, avx512_bf16 };
 
-// SENTCORE_CPU_ISA=portable|avx2|avx512, read once, lowers what the machine has; another value changes nothing.
+constexpr const char* kIsaNames[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
+
+inline Isa isa_of_machine() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return Isa::portable;
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
+    return Isa::avx2;
+  }
+  if (!__builtin_cpu_supports("avx512vnni")) return Isa::avx512;
+  return __builtin_cpu_supports("avx512bf16") ? Isa::avx512_bf16 : Isa::avx512_vnni;
+#else
+  return Isa::portable;
+#endif
+}
+
+// SENTCORE_CPU_ISA, one of the names, read once, lowers what the machine has; any other value changes nothing.
 inline Isa best_isa() {
   static const Isa best = [] {
-#if defined(__x86_64__) && defined(__GNUC__)
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const Isa found = avx512 ? Isa::avx512 : avx2 ? Isa::avx2 : Isa::portable;
-#else
-    const Isa found = Isa::portable;
-#endif
+    const Isa found = isa_of_machine();
     const char* wanted = std::getenv("SENTCORE_CPU_ISA");
-    if (wanted == nullptr) return found;
-    if (std::strcmp(wanted, "portable") == 0) return Isa::portable;
-    if (std::strcmp(wanted, "avx2") == 0 && found == Isa::avx512) return Isa::avx2;
+    for (int i = 0; wanted != nullptr && i < static_cast<int>(found); ++i) {
+      if (std::strcmp(wanted, kIsaNames[i]) == 0) return static_cast<Isa>(i);
+    }
     return found;
   }();
   return best;
@@ -30,14 +40,22 @@ inline Isa best_isa() {
 
 }  // namespace sentcore
 
+// SENTCORE_BEST_ISA(call) returns call in the namespace of the best instruction set that every file is compiled for;
+// SENTCORE_BEST_ISA_UP_TO(top, call) is for a file that is compiled for `top` too.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define SENTCORE_BEST_ISA(call)                                  \
   do {                                                           \
     const ::sentcore::Isa isa = ::sentcore::best_isa();          \
-    if (isa == ::sentcore::Isa::avx512) return isa_avx512::call; \
-    if (isa == ::sentcore::Isa::avx2) return isa_avx2::call;     \
+    if (isa >= ::sentcore::Isa::avx512) return isa_avx512::call; \
+    if (isa >= ::sentcore::Isa::avx2) return isa_avx2::call;     \
     return isa_portable::call;                                   \
+  } while (false)
+#define SENTCORE_BEST_ISA_UP_TO(top, call)                                      \
+  do {                                                                          \
+    if (::sentcore::best_isa() >= ::sentcore::Isa::top) return isa_##top::call; \
+    SENTCORE_BEST_ISA(call);                                                    \
   } while (false)
 #else
 #define SENTCORE_BEST_ISA(call) return isa_portable::call
+#define SENTCORE_BEST_ISA_UP_TO(top, call) return isa_portable::call
 #endif

@@ -1,4 +1,5 @@
-// Vectors of one instruction set and the products built of them; included by a kernel that for_each_isa.h compiles.
+// Vectors of one instruction set; included by a kernel that for_each_isa.h compiles. These files have no guards, since
+// each instruction set reads them anew: a kernel includes what it needs, in order, and they include nothing.
 
 namespace sentcore {
 namespace SENTCORE_ISA {
@@ -29,13 +30,23 @@ template <typename A>
 SENTCORE_INLINE Vec<A> splat(A value) {
   return value - Vec<A>{};
 }
+// b where one of them is NaN.
 template <typename A>
 SENTCORE_INLINE Vec<A> larger(Vec<A> a, Vec<A> b) {
+#if SENTCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_max_ps((__m512)a, (__m512)b);
+#elif SENTCORE_VECTOR_BYTES == 32
+  if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm256_max_ps((__m256)a, (__m256)b);
+#endif
   return a > b ? a : b;
 }
 
+// Sums and maxima of all lanes, in a fixed order.
 template <typename A>
-SENTCORE_INLINE A sum_of(Vec<A> v) {  // in a fixed order
+SENTCORE_INLINE A sum_of(Vec<A> v) {
+#if SENTCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(A) == sizeof(float)) return _mm512_reduce_add_ps((__m512)v);
+#endif
   A lanes[kLanes<A>];
   store(lanes, v);
   for (int width = kLanes<A> / 2; width > 0; width /= 2) {
@@ -45,6 +56,9 @@ SENTCORE_INLINE A sum_of(Vec<A> v) {  // in a fixed order
 }
 template <typename A>
 SENTCORE_INLINE A largest_of(Vec<A> v) {
+#if SENTCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(A) == sizeof(float)) return _mm512_reduce_max_ps((__m512)v);
+#endif
   A lanes[kLanes<A>];
   store(lanes, v);
   A result = lanes[0];
@@ -52,11 +66,19 @@ SENTCORE_INLINE A largest_of(Vec<A> v) {
   return result;
 }
 
-// exp of x <= 0 (and a little above): 2^n * e^r with |r| <= ln(2) / 2 and a polynomial for e^r (the coefficients of the
-// Cephes library's expf); within 2 units in the last place, and 0 where float32 would be subnormal.
+// The lanes of v whose place, counted from `first`, is below `end`; `other` in the rest.
+template <typename A>
+SENTCORE_INLINE Vec<A> lanes_before(Vec<A> v, std::int64_t first, std::int64_t end, A other) {
+  if (first + kLanes<A> <= end) return v;
+  for (int i = 0; i < kLanes<A>; ++i) v[i] = first + i < end ? v[i] : other;
+  return v;
+}
+
+// 2^n * e^r with |r| <= ln(2) / 2 and a polynomial for e^r (the coefficients of the Cephes library's expf); within 2
+// units in the last place for x <= 0 and a little above, 0 where float32 would be subnormal, NaN for NaN.
 SENTCORE_INLINE Vec<float> exp_of(Vec<float> x) {
   const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the rounded integer in the low bits
-  const Vec<float> bounded = larger<float>(x, splat(-87.0f));
+  const Vec<float> bounded = larger<float>(splat(-87.5f), x);
   const Vec<float> shifted = bounded * 1.44269504088896341f + magic;
   const Vec<float> n = shifted - magic;
   const Vec<float> r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -66,62 +88,20 @@ SENTCORE_INLINE Vec<float> exp_of(Vec<float> x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  // The casts of vectors keep their bits.
-  const IntVector exponent = (IntVector)shifted << 23;
-  const IntVector bits = (IntVector)p + exponent;
-  return x < splat(-87.0f) ? Vec<float>{} : (Vec<float>)bits;
+  p = p * (r * r) + (r + 1.0f);
+#if SENTCORE_VECTOR_BYTES == 64
+  return (Vec<float>)_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask((__m512)x, (__m512)splat(-87.0f), _CMP_NLT_UQ),
+                                            (__m512)p, (__m512)n);
+#else
+  // The casts of vectors keep their bits. A NaN's would not survive the addition.
+  const IntVector bits = (IntVector)p + ((IntVector)shifted << 23);
+  return x < splat(-87.0f) ? Vec<float>{} : x == x ? (Vec<float>)bits : x;
+#endif
 }
 SENTCORE_INLINE Vec<double> exp_of(Vec<double> x) {
   Vec<double> result;
   for (int i = 0; i < kLanes<double>; ++i) result[i] = __builtin_exp(x[i]);
   return result;
-}
-
-// ---- a small matrix product in registers ----
-
-// Rows of a at a time, as many as the registers hold sums for beside two vectors of columns.
-constexpr int kRows = SENTCORE_VECTOR_COUNT >= 32 ? 12 : 6;
-template <typename A>
-constexpr int kColumns = 2 * kLanes<A>;
-
-// c [kRows, C vectors] = a [kRows, depth] * b [depth, C vectors], added to c where `accumulate`; strides in elements.
-template <typename A, int C, bool accumulate>
-SENTCORE_INLINE void multiply_columns(const A* a, std::int64_t a_stride, const A* b, std::int64_t b_stride,
-                                      std::int64_t depth, A* c, std::int64_t c_stride) {
-  Vec<A> sums[kRows][C];
-#pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-    for (int j = 0; j < C; ++j) sums[r][j] = accumulate ? load(c + r * c_stride + j * kLanes<A>) : Vec<A>{};
-  }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    Vec<A> column[C];
-#pragma GCC unroll 2
-    for (int j = 0; j < C; ++j) column[j] = load(b + k * b_stride + j * kLanes<A>);
-#pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r) {
-      const Vec<A> factor = splat(a[r * a_stride + k]);
-#pragma GCC unroll 2
-      for (int j = 0; j < C; ++j) sums[r][j] += factor * column[j];
-    }
-  }
-#pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-    for (int j = 0; j < C; ++j) store(c + r * c_stride + j * kLanes<A>, sums[r][j]);
-  }
-}
-
-// The same over any number of columns that is a multiple of a vector's.
-template <typename A, bool accumulate>
-inline void multiply(const A* a, std::int64_t a_stride, const A* b, std::int64_t b_stride, std::int64_t depth,
-                     std::int64_t columns, A* c, std::int64_t c_stride) {
-  std::int64_t j = 0;
-  for (; j + kColumns<A> <= columns; j += kColumns<A>) {
-    multiply_columns<A, 2, accumulate>(a, a_stride, b + j, b_stride, depth, c + j, c_stride);
-  }
-  if (j < columns) multiply_columns<A, 1, accumulate>(a, a_stride, b + j, b_stride, depth, c + j, c_stride);
 }
 
 }  // namespace SENTCORE_ISA

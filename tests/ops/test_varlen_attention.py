@@ -98,6 +98,30 @@ def test_as_accurate_as_plain_pytorch(dtype, name):
         assert_as_accurate(ours[index], plain[index], exact[index], what)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1, 8, 20, 24, 32, 33, 64, 80])
+def test_every_head_size_and_number_of_keys(dtype, size):
+    lengths = [1, 3, 16, 31, 65, 300]  # 300: more than a block of keys
+    qkv, cu = draw(sum(lengths), 3, 2, size, dtype=dtype), offsets(lengths)
+    with torch.no_grad():
+        ours = ops.varlen_attention(qkv, cu, 300)
+        apart = ops.varlen_attention(qkv.transpose(0, 1).contiguous().transpose(0, 1), cu, 300)
+        plain, exact = (ops.reference.varlen_attention(x, cu, 300) for x in (qkv, qkv.double()))
+    assert_as_accurate(ours, plain, exact)
+    assert torch.equal(ours, apart)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["plain", "window"])
+def test_nan_comes_out(dtype, name):
+    qkv, cu = draw(25, 3, 2, 8, dtype=dtype), offsets([5, 20])
+    qkv[7, 0, 1, 3] = torch.nan  # of a query alone: no value brings it in
+    with torch.no_grad():
+        out = ops.varlen_attention(qkv, cu, 20, **OPTIONS[name])
+    bad = out.isnan().nonzero()
+    assert {(int(token), int(head)) for token, head, _ in bad} == {(7, 1)}
+
+
 @pytest.mark.parametrize("name", [*OPTIONS, "dropout"])
 def test_gradcheck(name):
     options = {"dropout_p": 0.3, "seed": SEED} if name == "dropout" else dict(OPTIONS[name])
