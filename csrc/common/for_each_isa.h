@@ -4,7 +4,7 @@
 //   #define SENTCORE_ISA_SOURCE "ops/x/x_cpu_kernel.h"
 //   #define SENTCORE_ISA_WITH_BF16                                  // or _VNNI, where the file has code for it
 //   #include "common/for_each_isa.h"
-//   void x(const Args& args) { SENTCORE_BEST_ISA_UP_TO(avx512_bf16, run(args)); }  // run is in sentcore::SENTCORE_ISA
+//   void x(const Args& args) { SENTCORE_BEST_ISA_WITH_BF16(run(args)); }  // run is in sentcore::SENTCORE_ISA
 //
 // The file sees SENTCORE_ISA (its namespace), SENTCORE_VECTOR_BYTES and SENTCORE_VECTOR_COUNT (vector registers),
 // SENTCORE_ISA_HAS_BF16 and SENTCORE_ISA_HAS_VNNI (0 or 1), includes nothing of the standard library and has no

@@ -41,21 +41,23 @@ inline Isa best_isa() {
 }  // namespace sentcore
 
 // SENTCORE_BEST_ISA(call) returns call in the namespace of the best instruction set that every file is compiled for;
-// SENTCORE_BEST_ISA_UP_TO(top, call) is for a file that is compiled for `top` too.
+// the others are for a file that is compiled with SENTCORE_ISA_WITH_BF16, and with SENTCORE_ISA_WITH_VNNI besides.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define SENTCORE_BEST_ISA(call)                                  \
-  do {                                                           \
-    const ::sentcore::Isa isa = ::sentcore::best_isa();          \
-    if (isa >= ::sentcore::Isa::avx512) return isa_avx512::call; \
-    if (isa >= ::sentcore::Isa::avx2) return isa_avx2::call;     \
-    return isa_portable::call;                                   \
-  } while (false)
-#define SENTCORE_BEST_ISA_UP_TO(top, call)                                      \
+#define SENTCORE_TRY_ISA(isa, call)                                             \
   do {                                                                          \
-    if (::sentcore::best_isa() >= ::sentcore::Isa::top) return isa_##top::call; \
-    SENTCORE_BEST_ISA(call);                                                    \
+    if (::sentcore::best_isa() >= ::sentcore::Isa::isa) return isa_##isa::call; \
   } while (false)
 #else
-#define SENTCORE_BEST_ISA(call) return isa_portable::call
-#define SENTCORE_BEST_ISA_UP_TO(top, call) return isa_portable::call
+#define SENTCORE_TRY_ISA(isa, call) static_cast<void>(0)
 #endif
+#define SENTCORE_BEST_ISA(call)   \
+  SENTCORE_TRY_ISA(avx512, call); \
+  SENTCORE_TRY_ISA(avx2, call);   \
+  return isa_portable::call
+#define SENTCORE_BEST_ISA_WITH_BF16(call) \
+  SENTCORE_TRY_ISA(avx512_bf16, call);    \
+  SENTCORE_BEST_ISA(call)
+#define SENTCORE_BEST_ISA_OF_ALL(call) \
+  SENTCORE_TRY_ISA(avx512_bf16, call); \
+  SENTCORE_TRY_ISA(avx512_vnni, call); \
+  SENTCORE_BEST_ISA(call)

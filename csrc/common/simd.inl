@@ -11,6 +11,7 @@ struct VectorOf {
   typedef A type __attribute__((vector_size(SENTCORE_VECTOR_BYTES)));
 };
 typedef std::int32_t IntVector __attribute__((vector_size(SENTCORE_VECTOR_BYTES)));
+typedef std::uint16_t HalfVector __attribute__((vector_size(SENTCORE_VECTOR_BYTES / 2)));  // a half for each float
 template <typename A>
 using Vec = typename VectorOf<A>::type;
 template <typename A>
@@ -30,6 +31,27 @@ template <typename A>
 SENTCORE_INLINE Vec<A> splat(A value) {
   return value - Vec<A>{};
 }
+SENTCORE_INLINE IntVector splat_int(std::int32_t value) { return value - IntVector{}; }
+
+// Vectors of float32 from and to narrower elements; bfloat16 is rounded to nearest, ties to even.
+SENTCORE_INLINE Vec<float> load_wide(const float* p) { return load(p); }
+SENTCORE_INLINE Vec<float> load_wide(const cpu::BFloat16* p) {
+  HalfVector halves;
+  __builtin_memcpy(&halves, p, sizeof(halves));
+  return (Vec<float>)(__builtin_convertvector(halves, IntVector) << 16);
+}
+SENTCORE_INLINE void store_narrow(float* p, Vec<float> v) { store(p, v); }
+SENTCORE_INLINE void store_narrow(cpu::BFloat16* p, Vec<float> v) {
+#if SENTCORE_ISA_HAS_BF16
+  const __m256bh halves = _mm512_cvtneps_pbh((__m512)v);
+#else
+  const IntVector bits = (IntVector)v, odd = (bits >> 16) & splat_int(1);
+  const IntVector rounded = v == v ? (bits + splat_int(0x7fff) + odd) >> 16 : splat_int(0x7fc0);
+  const HalfVector halves = __builtin_convertvector(rounded, HalfVector);
+#endif
+  __builtin_memcpy(p, &halves, sizeof(halves));
+}
+
 // b where one of them is NaN.
 template <typename A>
 SENTCORE_INLINE Vec<A> larger(Vec<A> a, Vec<A> b) {

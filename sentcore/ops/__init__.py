@@ -14,6 +14,8 @@ from sentcore.ops.bias_gelu_layer_norm import reference as _bias_gelu_layer_norm
 from sentcore.ops.checks import draw_seed
 from sentcore.ops.embedding_layer_norm import embedding_layer_norm
 from sentcore.ops.embedding_layer_norm import reference as _embedding_layer_norm
+from sentcore.ops.int8_linear import Int8Weight, int8_linear, quantize_weight
+from sentcore.ops.int8_linear import reference as _int8_linear
 from sentcore.ops.linear import linear
 from sentcore.ops.linear import reference as _linear
 from sentcore.ops.qkv_projection import qkv_projection
@@ -28,6 +30,7 @@ reference = SimpleNamespace(
     bias_gelu=_bias_gelu.bias_gelu,
     bias_gelu_layer_norm=_bias_gelu_layer_norm.bias_gelu_layer_norm,
     embedding_layer_norm=_embedding_layer_norm.embedding_layer_norm,
+    int8_linear=_int8_linear.int8_linear,
     linear=_linear.linear,
     qkv_projection=_qkv_projection.qkv_projection,
     segment_pooling=_segment_pooling.segment_pooling,
@@ -36,13 +39,16 @@ reference = SimpleNamespace(
 )
 
 __all__ = [
+    "Int8Weight",
     "add_layer_norm",
     "bias_gelu",
     "bias_gelu_layer_norm",
     "draw_seed",
     "embedding_layer_norm",
+    "int8_linear",
     "linear",
     "qkv_projection",
+    "quantize_weight",
     "reference",
     "segment_pooling",
     "varlen_attention",

@@ -36,6 +36,7 @@ _NATIVE = SimpleNamespace(
     bias_gelu=ops.bias_gelu,
     bias_gelu_layer_norm=ops.bias_gelu_layer_norm,
     embedding_layer_norm=ops.embedding_layer_norm,
+    int8_linear=ops.int8_linear,
     linear=ops.linear,
     qkv_projection=ops.qkv_projection,
     segment_pooling=ops.segment_pooling,

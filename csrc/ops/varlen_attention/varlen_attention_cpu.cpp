@@ -18,9 +18,9 @@ namespace {
 constexpr std::int64_t kSharesOfThread = 4;    // of the work, so that one that finishes early is not idle for long
 constexpr std::int64_t kCostOfTask = 1 << 17;  // multiply-adds; below, another thread costs more than it gains
 
-std::int64_t memory_of(const VarlenAttention& given) { SENTCORE_BEST_ISA_UP_TO(avx512_bf16, memory_of(given)); }
+std::int64_t memory_of(const VarlenAttention& given) { SENTCORE_BEST_ISA_WITH_BF16(memory_of(given)); }
 void run(const VarlenAttentionForward& args, std::int64_t groups, std::int64_t from, std::int64_t step, void* memory) {
-  SENTCORE_BEST_ISA_UP_TO(avx512_bf16, run(args, groups, from, step, memory));
+  SENTCORE_BEST_ISA_WITH_BF16(run(args, groups, from, step, memory));
 }
 
 }  // namespace

@@ -4,10 +4,12 @@
 // added to what depends on the sentence alone: a sentence gives the same bits in any batch and on any number of
 // threads.
 
-#include "common/product.inl"
+// clang-format off: in this order
 #include "common/simd.inl"
+#include "common/product.inl"
 #include "ops/varlen_attention/varlen_attention_cpu_options.inl"
 #include "ops/varlen_attention/varlen_attention_cpu_softmax.inl"
+// clang-format on
 
 namespace sentcore {
 namespace SENTCORE_ISA {
