@@ -21,6 +21,7 @@ DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "int8": torch.int8,
 }
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
 
@@ -44,18 +45,17 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
 
 def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The torch dtype the encoder computes in."""
+    """The torch dtype the encoder computes in; torch.int8 for linear layers in 8 bits."""
     name = str(dtype).removeprefix("torch.")
-    if name == "int8":
-        raise ArgumentValueError(
-            "dtype is 'int8'; accepted for now: auto, float32, bfloat16, float16. For int8 output rows use "
-            "encode(precision='int8')"
-        )
     if name not in DTYPES:
         raise ArgumentValueError(f"dtype is {dtype!r}; accepted: {', '.join(DTYPES)}")
     if name == "float16" and device.type == "cpu":
         raise ArgumentValueError(
             "dtype is 'float16' on a CPU, where it is slower than float32; accepted there: float32 or bfloat16"
+        )
+    if name == "int8" and device.type != "cpu":
+        raise ArgumentValueError(
+            f"dtype is 'int8' on {device}; accepted there: float32, bfloat16, float16. int8 is for CPUs: device='cpu'"
         )
     return DTYPES[name]
 
@@ -75,6 +75,8 @@ def check_batch_invariant(device: torch.device, dtype: torch.dtype, backend: str
     elif extension() is None:
         missing = f"{WHY_ABSENT}"
     else:
+        # int8 layers are sentcore's own; those behind the pooling are float32 there.
+        dtype = torch.float32 if dtype == torch.int8 else dtype
         with torch.no_grad():
             if usable(torch.zeros(1, 1, dtype=dtype), backend):
                 return

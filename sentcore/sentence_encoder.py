@@ -15,6 +15,7 @@ from sentcore.checkpoint.load import Checkpoint, load_checkpoint
 from sentcore.checkpoint.resolve import resolve
 from sentcore.checkpoint.save import save_checkpoint
 from sentcore.encode_options import EncodeOptions, check_batch_invariant, pick_device, pick_dtype, pick_max_length
+from sentcore.errors import ArgumentValueError
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.model import SentenceModel
@@ -32,8 +33,9 @@ class SentenceEncoder(nn.Module):
         model_name_or_path: "minilm" (the default model, extra `[minilm]`), a local folder (sentence-transformers layout or
             a bare Hugging Face checkpoint), or a hub id.
         device: "cpu", "cuda", "cuda:1", ...; None takes a GPU where torch sees one.
-        dtype: "auto" (float32), "float32", "bfloat16" or "float16" (GPUs), of weights and activations. LayerNorm,
-            softmax and pooling are computed in float32 always.
+        dtype: "auto" (float32), "float32", "bfloat16" or "float16" (GPUs), of weights and activations; "int8" (CPUs):
+            linear layers in 8 bits, weights rounded per output and activations per token, the rest in bfloat16, for
+            inference alone. LayerNorm, softmax and pooling are computed in float32 always.
         backend: "auto", "native" (an error where the compiled kernels are absent) or "reference" (plain PyTorch).
         max_length: tokens a text is cut at; None takes the folder's.
         batch_invariant: True guarantees that a sentence's feature has the same bits alone, in any batch, in any order and on any
@@ -77,6 +79,7 @@ class SentenceEncoder(nn.Module):
         self.truncate_dim: int | None = checkpoint.truncate_dim
         self.similarity_fn_name = check_similarity_fn(checkpoint.similarity_fn_name or "cosine")
         self.model = _build(checkpoint, backend, chosen_device, chosen_dtype)
+        checkpoint.state_dict.clear()  # the model holds the weights now, perhaps in another dtype
         self.eval()
 
     # ---- in a training loop ---------------------------------------------------------------------------------------
@@ -92,8 +95,8 @@ class SentenceEncoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the encoder computes in."""
-        return self.model.encoder.embeddings.word_embeddings.weight.dtype
+        """What the encoder's linear layers compute in."""
+        return self.model.encoder.dtype
 
     @property
     def max_seq_length(self) -> int:
@@ -153,7 +156,7 @@ class SentenceEncoder(nn.Module):
             self, prompt_name, prompt, output_value, precision, normalize_embeddings, truncate_dim
         )
         if device is not None:
-            self.to(pick_device(device))
+            self._move(pick_device(device))
         budget = check_batch_tokens(batch_tokens, self.device)
         with progress_bar(len(texts), show_progress_bar) as bar:
             parts = [self._encode_window(window, options, budget, bar.update) for window in windows(texts)]
@@ -205,6 +208,10 @@ class SentenceEncoder(nn.Module):
                 yield np.arange(first, first + len(texts), dtype=np.int64), rows.numpy()
                 first += len(texts)
 
+    def _move(self, device: torch.device) -> None:
+        pick_dtype(self.dtype, device)  # int8 and float16 do not run everywhere
+        self.to(device)
+
     def _encode_window(self, texts: list[str], options: EncodeOptions, budget: int, advance):
         if options.prompt:
             texts = [options.prompt + text for text in texts]
@@ -246,7 +253,16 @@ class SentenceEncoder(nn.Module):
         return similarity_pairwise(a, b, self.similarity_fn_name)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a folder that sentence-transformers (2 to 6) and this class read; transformers reads its weights."""
+        """Writes a folder that sentence-transformers (2 to 6) and this class read; transformers reads its weights.
+
+        Raises:
+            ArgumentValueError: the weights are int8, which no such folder holds.
+        """
+        if self.dtype == torch.int8:
+            raise ArgumentValueError(
+                "save_pretrained of an int8 model; accepted: float32, bfloat16, float16. Folders hold the weights unrounded: "
+                "save it from a model loaded with dtype='float32', and load that with dtype='int8'"
+            )
         save_checkpoint(
             Path(folder),
             self.checkpoint,
@@ -266,7 +282,10 @@ def _build(checkpoint: Checkpoint, backend: str, device: torch.device, dtype: to
     encoder_only.encoder.load_state_dict(checkpoint.state_dict, assign=True)
     model = SentenceModel.__new__(SentenceModel)
     nn.Module.__init__(model)
-    model.encoder = encoder_only.encoder.to(device=device, dtype=dtype)
+    if dtype == torch.int8:
+        model.encoder = encoder_only.encoder.to_int8()
+    else:
+        model.encoder = encoder_only.encoder.to(device=device, dtype=dtype)
     model.outputs = SentenceModel.build_outputs(checkpoint.modules, backend).to(device=device)
     return model
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sentcore.config import EncoderConfig
+from sentcore.layers.int8 import Int8Linear
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
 from sentcore.ops.packed_linear import PackedLinear, usable
@@ -56,8 +57,16 @@ class Attention(nn.Module):
             eps=self.layer_norm.eps,
         )
 
+    def to_int8(self) -> None:
+        """Its linear layers in 8 bits; queries, keys and values become one, `qkv`."""
+        self.qkv = Int8Linear((self.query, self.key, self.value), self.backend)
+        self.query = self.key = self.value = None
+        self.output = Int8Linear((self.output,), self.backend)
+
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         """[T, H] -> [T, 3, N, D]."""
+        if self.query is None:
+            return self.qkv(x).view(x.shape[0], 3, self.num_heads, -1)
         linears = (self.query, self.key, self.value)
         if usable(x, self.backend):
             return self._packed_qkv(x, linears).view(x.shape[0], 3, self.num_heads, -1)
@@ -66,6 +75,8 @@ class Attention(nn.Module):
 
     def _output(self, context: torch.Tensor) -> torch.Tensor:
         """[T, H] -> [T, H]."""
+        if isinstance(self.output, Int8Linear):
+            return self.output(context)
         if usable(context, self.backend):
             return self._packed_output(context, (self.output,))
         return ops_of(self.backend).linear(context, self.output.weight, self.output.bias)

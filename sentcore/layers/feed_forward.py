@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sentcore.config import EncoderConfig
+from sentcore.layers.int8 import Int8Linear
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
 from sentcore.ops.packed_linear import PackedLinear, usable
@@ -38,8 +39,14 @@ class FeedForward(nn.Module):
             eps=self.layer_norm.eps,
         )
 
+    def to_int8(self) -> None:
+        """Its linear layers in 8 bits."""
+        self.up, self.down = (Int8Linear((linear,), self.backend) for linear in (self.up, self.down))
+
     def _transform(self, x: torch.Tensor) -> torch.Tensor:
         """down(act(up(x))), [T, H] -> [T, H]."""
+        if isinstance(self.up, Int8Linear):
+            return self.down(self.up(x, self.hidden_act))
         if usable(x, self.backend):
             return self._packed_down(self._packed_up(x, (self.up,), self.hidden_act), (self.down,))
         linear = ops_of(self.backend).linear

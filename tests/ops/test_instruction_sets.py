@@ -12,7 +12,10 @@ import pytest
 from sentcore._extension import extension
 
 OPS = Path(__file__).parent
-TESTS = {"int8_linear": "accurate and -13- or rounded or nan and -16", "varlen_attention": "matches or accurate or size or nan"}
+TESTS = {
+    "int8_linear": "accurate and -13- or rounded or nan and -16",
+    "varlen_attention": "matches or accurate or size or nan",
+}
 LOWER = ("portable", "avx2", "avx512", "avx512_vnni")
 
 

@@ -3,6 +3,9 @@
 //
 //   q = round(x * 127 / max|x|) for each row; out = act(sum(q * w) * max|x| / 127 * scale + bias)
 //
+// An element of x that is more than kInt8Apart times as large as all others of its row would leave them no steps: it is
+// kept as it is, and max|x| is of the others.
+//
 // The sums are exact integers, so a row's bits depend on nothing but the row.
 #pragma once
 
@@ -14,6 +17,8 @@ namespace sentcore {
 
 constexpr std::int64_t kInt8Columns = 32;  // outputs of a panel of the packed weight
 constexpr std::int64_t kInt8Depth = 4;     // inputs that are multiplied in one instruction
+
+constexpr float kInt8Apart = 3.0f;
 
 enum class Int8Activation { none, relu, gelu, gelu_tanh };
 

@@ -16,7 +16,7 @@ constexpr int kTileRows = SENTCORE_VECTOR_COUNT >= 32 ? (SENTCORE_ISA_HAS_VNNI ?
 
 // Bytes of memory for the rows of a task, which are computed in whole tiles and written in whole vectors.
 inline std::int64_t memory_of(std::int64_t rows, std::int64_t depth) {
-  return (rows + kTileRows) * (steps_of(depth) * kWords + 2) * 4 + 2 * SENTCORE_VECTOR_BYTES;
+  return (rows + kTileRows) * (steps_of(depth) * kWords + 4) * 4 + 2 * SENTCORE_VECTOR_BYTES;
 }
 
 // sum + the products of halves, added in pairs.
@@ -48,6 +48,14 @@ struct PanelColumns {
   float bias[kInt8Columns];
 };
 
+// The weights of input `place` in a panel's columns from `first` on.
+SENTCORE_INLINE Vec<float> column_of(const std::uint8_t* panel, std::int32_t place, std::int64_t first) {
+  IntVector words;
+  __builtin_memcpy(&words, panel + (place / kInt8Depth * kInt8Columns + first) * kInt8Depth, sizeof(words));
+  const IntVector bytes = (words >> (8 * (place % static_cast<std::int32_t>(kInt8Depth)))) & splat_int(255);
+  return __builtin_convertvector(bytes - splat_int(128), Vec<float>);
+}
+
 // out [R rows, C vectors of columns] of rows from `row` on with the columns from `column` of a panel on.
 template <typename T, Int8Activation activation, int R, int C>
 SENTCORE_INLINE void multiply_int8_tile(const Int8Rows& rows, std::int64_t row, const std::uint8_t* panel, int column,
@@ -75,8 +83,10 @@ SENTCORE_INLINE void multiply_int8_tile(const Int8Rows& rows, std::int64_t row, 
     const Vec<float> scale = load(columns.scale + first), bias = load(columns.bias + first);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-      const Vec<float> sum = __builtin_convertvector(sums[r][j] - splat_int(rows.sums[row + r]), Vec<float>);
-      const Vec<float> result = activated<activation, T>(sum * (scale * rows.scales[row + r]) + bias);
+      const std::int64_t at = row + r;
+      Vec<float> sum = __builtin_convertvector(sums[r][j] - splat_int(rows.sums[at]), Vec<float>) * rows.scales[at];
+      if (rows.apart[at] != 0) sum += rows.apart[at] * column_of(panel, rows.places[at], first);
+      const Vec<float> result = activated<activation, T>(sum * scale + bias);
       if (first + L <= count) {
         store_narrow(out + r * out_stride + first, result);
       } else {
@@ -104,7 +114,9 @@ inline void run_int8(const Int8Linear& args, std::int64_t first_row, std::int64_
   Int8Rows rows;
   rows.scales = static_cast<float*>(memory);
   rows.sums = reinterpret_cast<std::int32_t*>(rows.scales + count + kTileRows);
-  rows.words = rows.sums + count + kTileRows;
+  rows.apart = reinterpret_cast<float*>(rows.sums + count + kTileRows);
+  rows.places = reinterpret_cast<std::int32_t*>(rows.apart + count + kTileRows);
+  rows.words = rows.places + count + kTileRows;
   rows.stride = steps * kWords;
   const T* x = static_cast<const T*>(args.x) + first_row * args.depth;
   for (std::int64_t r = 0; r < count; ++r) round_row(x + r * args.depth, args.depth, rows, r);

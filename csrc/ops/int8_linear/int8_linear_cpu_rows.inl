@@ -9,10 +9,12 @@ constexpr int kWords = SENTCORE_ISA_HAS_VNNI ? 1 : 2;
 
 // The rounded rows of one task and what belongs to them.
 struct Int8Rows {
-  std::int32_t* words;  // [rows, stride]
-  std::int64_t stride;  // steps of the depth * kWords
-  float* scales;        // [rows]: max|x| / 127, NaN where x holds NaN or infinity
-  std::int32_t* sums;   // [rows]: 128 * sum of the rounded x
+  std::int32_t* words;   // [rows, stride]
+  std::int64_t stride;   // steps of the depth * kWords
+  float* scales;         // [rows]: max|x| / 127, NaN where x holds NaN or infinity
+  std::int32_t* sums;    // [rows]: 128 * sum of the rounded x
+  float* apart;          // [rows]: the element that is kept as it is, or 0
+  std::int32_t* places;  // [rows]: its column
 };
 
 SENTCORE_INLINE std::int64_t steps_of(std::int64_t depth) { return (depth + kInt8Depth - 1) / kInt8Depth; }
@@ -50,6 +52,13 @@ SENTCORE_INLINE void store_words(std::int32_t* words, IntVector rounded) {
 #endif
 }
 
+// The 8 bits of x; 0 for what is kept apart, which alone is larger than the largest.
+SENTCORE_INLINE IntVector rounded_of(Vec<float> x, Vec<float> inverse, bool finite, bool alone, float largest) {
+  if (!finite) return IntVector{};
+  if (alone) x = sizes_of(x) > splat(largest) ? Vec<float>{} : x;
+  return round_of(x * inverse);
+}
+
 // Row r of `rows` is x [depth].
 template <typename T>
 inline void round_row(const T* x, std::int64_t depth, const Int8Rows& rows, std::int64_t r) {
@@ -57,26 +66,42 @@ inline void round_row(const T* x, std::int64_t depth, const Int8Rows& rows, std:
   const std::int64_t whole = depth / L * L;
   T rest[L] = {};  // what does not fill a vector, with zeros
   for (std::int64_t k = whole; k < depth; ++k) rest[k - whole] = x[k];
-  Vec<float> top = sizes_of(load_wide(rest));
+  // The two largest sizes of each lane, and then of the row.
+  Vec<float> top = sizes_of(load_wide(rest)), next = {};
   for (std::int64_t k = 0; k < whole; k += L) {
     const Vec<float> size = sizes_of(load_wide(x + k));
+    next = larger<float>(next, size < top ? size : top);
     top = (size > top) | (size != size) ? size : top;
   }
-  float largest = 0;
-  for (int i = 0; i < L; ++i) largest = larger_size(largest, top[i]);
-  const bool finite = largest < __builtin_inff();
+  float largest = 0, second = 0;
+  for (int i = 0; i < L; ++i) {
+    const float lesser = top[i] < largest ? top[i] : largest;
+    second = lesser > second ? lesser : second;
+    second = next[i] > second ? next[i] : second;
+    largest = larger_size(largest, top[i]);
+  }
+  const bool finite = largest < __builtin_inff(), alone = finite && largest > kInt8Apart * second;
+  rows.apart[r] = 0;
+  rows.places[r] = 0;
+  if (alone) {
+    std::int64_t place = 0;
+    while (__builtin_fabsf(cpu::widen(x[place])) != largest) ++place;
+    rows.apart[r] = cpu::widen(x[place]);
+    rows.places[r] = static_cast<std::int32_t>(place);
+    largest = second;
+  }
   const Vec<float> inverse = splat(finite && largest > 0 ? 127.0f / largest : 0.0f);
   rows.scales[r] = finite ? largest / 127.0f : __builtin_nanf("");
 
   std::int32_t* words = rows.words + r * rows.stride;
   IntVector sum = {};
   for (std::int64_t k = 0; k < whole; k += L) {
-    const IntVector rounded = finite ? round_of(load_wide(x + k) * inverse) : IntVector{};
+    const IntVector rounded = rounded_of(load_wide(x + k), inverse, finite, alone, largest);
     store_words(words + k / kInt8Depth * kWords, rounded);
     sum += rounded;
   }
   if (whole < depth) {
-    const IntVector rounded = finite ? round_of(load_wide(rest) * inverse) : IntVector{};
+    const IntVector rounded = rounded_of(load_wide(rest), inverse, finite, alone, largest);
     std::int32_t last[L];  // words of a whole vector, of which the row has fewer
     store_words(last, rounded);
     const std::int64_t begin = whole / kInt8Depth * kWords;

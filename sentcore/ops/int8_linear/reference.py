@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 LEVELS = 127  # -127..127: symmetric, so that zero is zero
+APART = 3.0  # an element this many times as large as all others of its row is kept apart
 COLUMNS, DEPTH = 32, 4  # of a packed panel, as the kernels read it
 
 
@@ -23,12 +24,29 @@ class Int8Weight(NamedTuple):
     scale: torch.Tensor
 
 
+class Int8Rows(NamedTuple):
+    """Rows x [T, K] in 8 bits: x is about rounded * scale[:, None], plus `apart` in column `place` of each row.
+
+    rounded: [T, K] int8.
+    scale: [T] float32; NaN where a row holds NaN or infinity.
+    apart: [T] float32, the element of a row that is kept as it is; 0 in most rows.
+    place: [T] int64, its column; `rounded` is 0 there.
+    """
+
+    rounded: torch.Tensor
+    scale: torch.Tensor
+    apart: torch.Tensor
+    place: torch.Tensor
+
+
 def quantize_weight(
     weight: torch.Tensor,  # [R, K]
 ) -> Int8Weight:
     """Each output's weights rounded to -127..127 times the largest of them / 127."""
+    weight = weight.float()
     rows, depth = weight.shape
-    rounded, scale = quantize_rows(weight.float())
+    largest = weight.abs().amax(dim=1)
+    rounded, scale = _round(weight, largest)
     padded = F.pad(rounded, (0, -depth % DEPTH, 0, -rows % COLUMNS))
     panels = padded.view(-1, COLUMNS, padded.shape[1] // DEPTH, DEPTH).transpose(1, 2)
     return Int8Weight((panels.to(torch.int16) + 128).to(torch.uint8).contiguous(), scale)
@@ -36,9 +54,20 @@ def quantize_weight(
 
 def quantize_rows(
     x: torch.Tensor,  # [T, K] float32
-) -> tuple[torch.Tensor, torch.Tensor]:  # [T, K] int8, [T] float32
-    """Rows rounded to 8 bits, ties to even, and their scales; a row that holds NaN or infinity gets NaN as its scale."""
-    largest = x.abs().amax(dim=1)
+) -> Int8Rows:
+    """Rows in 8 bits. One element that outgrows all others would leave them no steps, so it is kept apart."""
+    sizes = x.abs()
+    largest, place = sizes.max(dim=1)
+    second = sizes.scatter(1, place[:, None], 0.0).amax(dim=1)
+    alone = (largest > APART * second) & (largest < torch.inf)
+    rest = torch.where(alone, second, largest)
+    chosen = x.gather(1, place[:, None])
+    rounded, scale = _round(x.scatter(1, place[:, None], torch.where(alone[:, None], 0.0, chosen)), rest)
+    return Int8Rows(rounded, scale, torch.where(alone, chosen[:, 0], 0.0), place)
+
+
+def _round(x: torch.Tensor, largest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[T, K] to int8, ties to even, with its largest elements [T] becoming 127, and the scale [T]."""
     finite = largest < torch.inf
     levels = torch.full_like(largest, LEVELS)  # a tensor: a number would be multiplied by the reciprocal, other bits
     inverse = torch.where(finite & (largest > 0), levels / largest, 0.0)
@@ -54,9 +83,12 @@ def int8_linear(
     activation: str | None = None,
 ) -> torch.Tensor:  # [T, R]
     """act(round(x) @ round(W).T * scales + bias): the sums are exact integers, all after them is float32."""
-    rounded, scale = quantize_rows(x.float())
-    product = torch._int_mm(rounded, rounded_weight(weight, x.shape[1]).t())
-    out = product.float() * (scale[:, None] * weight.scale)
+    rows = quantize_rows(x.float())
+    integers = rounded_weight(weight, x.shape[1])
+    product = torch._int_mm(rows.rounded, integers.t()).float() * rows.scale[:, None]
+    if rows.apart.any():
+        product = product + rows.apart[:, None] * integers.t()[rows.place].float()
+    out = product * weight.scale
     if bias is not None:
         out = out + bias
     return activate(out, activation).to(x.dtype)
