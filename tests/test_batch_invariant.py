@@ -47,7 +47,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=["float32", "bfloat16"])
+@pytest.fixture(params=["float32", "bfloat16", "int8"])
 def model(request):
     if _extension.extension() is None:
         pytest.skip(_extension.WHY_ABSENT)

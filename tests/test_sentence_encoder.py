@@ -239,7 +239,6 @@ def test_wrong_options_are_named(minilm, options, says):
     [
         ({"dtype": "int4"}, "dtype is 'int4'"),
         ({"dtype": "float16"}, "dtype is 'float16' on a CPU"),
-        ({"dtype": "int8"}, "dtype is 'int8'"),
         ({"backend": "jax"}, "backend is 'jax'"),
         ({"max_length": 9999}, "max_length is 9999; accepted: 3 to 512"),
         ({"batch_invariant": True, "backend": "reference"}, "batch_invariant is True; .* backend is 'reference'"),

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sentcore.cli.choices import BACKENDS, DTYPES, PRECISIONS
 from sentcore.cli.readers import check_input, check_text, read_file, read_standard_input
 from sentcore.errors import ArgumentValueError, MissingFileError
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from sentcore.cli.writers import Writer
     from sentcore.sentence_encoder import SentenceEncoder
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
-BACKENDS = ("auto", "native", "reference")
 OUTPUT_KINDS = (".npy", ".jsonl")
 
 

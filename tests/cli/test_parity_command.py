@@ -17,6 +17,12 @@ def test_the_default_model_agrees(sentcore_command):
     assert err == ""
 
 
+def test_int8_agrees_less_and_says_so(sentcore_command):
+    status, out, _ = sentcore_command("parity", "minilm", "--dtype", "int8")
+    assert status == 0, out
+    assert "int8" in out and "mean 0.99" in out
+
+
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_a_difference_is_1(sentcore_command, monkeypatch, as_json):
     real = integration.parity
