@@ -19,7 +19,7 @@ struct GeluStep {
   SENTCORE_INLINE void operator()(std::int64_t j, std::int64_t count, int) {
     Vec<A> total = load_at(x + j, count);
     if (bias != nullptr) total += load(bias + j);
-    store_at(out + j, tanh ? gelu_tanh<A>(total) : gelu_erf<A>(total), count);
+    store_at(out + j, tanh ? gelu_tanh<T>(total) : gelu_erf<T>(total), count);
   }
 };
 
@@ -35,7 +35,7 @@ struct GeluGradStep {
   SENTCORE_INLINE void operator()(std::int64_t j, std::int64_t count, int) {
     Vec<A> total = load_at(x + j, count);
     if (bias != nullptr) total += load(bias + j);
-    const Vec<A> grad = load_at(grad_out + j, count) * (tanh ? gelu_tanh_grad<A>(total) : gelu_erf_grad<A>(total));
+    const Vec<A> grad = load_at(grad_out + j, count) * (tanh ? gelu_tanh_grad<T>(total) : gelu_erf_grad<T>(total));
     store_at(grad_x + j, grad, count);
     store(sums + j, load(sums + j) + grad);
   }
