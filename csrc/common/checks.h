@@ -67,6 +67,18 @@ class Checks {
     fail(std::string(name) + " is of dtype " + name_of(found) + "; accepted: " + names + ". " + remedy);
   }
 
+  // What kernels of `Device` compute in.
+  template <typename Device>
+  void floating(const char* name, const Tensor& tensor) const {
+    if (Device::kHasFloat64) {
+      dtype(name, tensor, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half, ScalarType::Double},
+            "Convert it, e.g. with .float()");
+    } else {
+      dtype(name, tensor, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half},
+            "Convert it, e.g. with .float(); float64 runs on the CPU alone");
+    }
+  }
+
   void dimensions(const char* name, const Tensor& tensor, std::int64_t count, const char* meaning) const {
     if (tensor.dim() == count) return;
     fail(std::string(name) + " has shape " + shape_text(tensor.sizes()) + "; accepted: " + std::to_string(count) +

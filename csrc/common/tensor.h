@@ -34,6 +34,11 @@ inline Dtype dtype_of(const Tensor& tensor) {
   }
 }
 
+// What sums over elements of `tensor` are kept in.
+inline ScalarType sum_dtype(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
 // A new floating-point tensor on `like`'s device, not initialized: the kernel writes every element. In the emulation it
 // is full of NaN, so that an element no thread wrote is seen.
 inline Tensor new_output(const Tensor& like, std::initializer_list<std::int64_t> sizes, ScalarType dtype) {

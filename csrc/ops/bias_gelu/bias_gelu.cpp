@@ -1,5 +1,5 @@
-// bias_gelu and bias_gelu_backward as torch calls them: checks, outputs, and the kernels on CUDA. The schemas are in
-// sentcore/ops/bias_gelu/register.py.
+// bias_gelu and bias_gelu_backward as torch calls them: checks, outputs, and the kernel of the device. The schemas are
+// in sentcore/ops/bias_gelu/register.py.
 
 #include "ops/bias_gelu/bias_gelu.h"
 
@@ -10,17 +10,45 @@
 #include "common/register.h"
 #ifdef SENTCORE_WITH_CUDA
 #include "common/stream.h"
-#include "common/sums/sums.h"
+#endif
 
 namespace sentcore {
 namespace {
 
 using OptionalTensor = std::optional<Tensor>;
 
+// ---- the two devices ----
+
+#ifdef SENTCORE_CPU_OPS
+struct Cpu {
+  static constexpr bool kHasFloat64 = true;
+  static std::int64_t groups(std::int64_t rows) { return bias_gelu_groups_cpu(rows); }
+  static void run(const BiasGeluForward& args, const Tensor&) { bias_gelu_forward_cpu(args); }
+  static void run(const BiasGeluBackward& args, const Tensor&) { bias_gelu_backward_cpu(args); }
+};
+#endif
+
+#ifdef SENTCORE_WITH_CUDA
+struct Cuda {
+  static constexpr bool kHasFloat64 = false;
+  static std::int64_t groups(std::int64_t rows) { return bias_gelu_groups_cuda(rows); }
+  static void run(const BiasGeluForward& args, const Tensor& x) {
+    const OnDeviceOf guard(x);
+    check_launch("bias_gelu", bias_gelu_forward_cuda(args, current_stream(x)));
+  }
+  static void run(const BiasGeluBackward& args, const Tensor& x) {
+    const OnDeviceOf guard(x);
+    check_launch("bias_gelu_backward", bias_gelu_backward_cuda(args, current_stream(x)));
+  }
+};
+#endif
+
+// ---- checks, forward, backward ----
+
+template <typename Device>
 void check_x_and_bias(const Checks& check, const Tensor& x, const OptionalTensor& bias,
                       const std::string& approximate) {
-  check.dtype("x", x, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half},
-              "Convert it, e.g. with .float(); float64 runs on the CPU alone");
+  check.floating<Device>("x", x);
   check.dimensions("x", x, 2, "[T, F]");
   if (approximate != "none" && approximate != "tanh") {
     check.fail("approximate is '" + approximate + "'; accepted: none (erf) or tanh. Choose one");
@@ -32,9 +60,10 @@ void check_x_and_bias(const Checks& check, const Tensor& x, const OptionalTensor
 }
 
 // x [T,F], bias [F] -> [T,F].
+template <typename Device>
 Tensor forward(const Tensor& x, const OptionalTensor& bias, std::string approximate) {
   const Checks check("bias_gelu");
-  check_x_and_bias(check, x, bias, approximate);
+  check_x_and_bias<Device>(check, x, bias, approximate);
   Tensor out = new_output(x, {x.sizes()[0], x.sizes()[1]}, x.scalar_type());
   const Tensor x_in = as_contiguous(x);
   const OptionalTensor bias_in = as_contiguous(bias);
@@ -47,29 +76,31 @@ Tensor forward(const Tensor& x, const OptionalTensor& bias, std::string approxim
   args.x = x_in.const_data_ptr();
   args.bias = data_of(bias_in);
   args.out = out.mutable_data_ptr();
-  const OnDeviceOf guard(x);
-  check_launch("bias_gelu", bias_gelu_forward_cuda(args, current_stream(x)));
+  Device::run(args, x);
   return out;
 }
 
 // grad_out [T,F], x [T,F], bias [F] -> grad_x [T,F], grad_bias [F] ([0] without a bias).
+template <typename Device>
 std::tuple<Tensor, Tensor> backward(const Tensor& grad_out, const Tensor& x, const OptionalTensor& bias,
                                     std::string approximate) {
   const Checks check("bias_gelu_backward");
-  check_x_and_bias(check, x, bias, approximate);
+  check_x_and_bias<Device>(check, x, bias, approximate);
   const std::int64_t rows = x.sizes()[0], width = x.sizes()[1];
   check.same_device("grad_out", grad_out, "x", x);
   check.dtype("grad_out", grad_out, {x.scalar_type()}, "Convert it to the dtype of x");
   check.shape("grad_out", grad_out, {rows, width}, "the shape of x");
   Tensor grad_x = new_output(x, {rows, width}, x.scalar_type());
   Tensor grad_bias = new_output(x, {bias ? width : 0}, bias ? bias->scalar_type() : x.scalar_type());
-  Tensor partial = new_output(x, {bias ? sum_groups(rows) : 0, width}, ScalarType::Float);
+  const std::int64_t groups = Device::groups(rows);
+  Tensor partial = new_output(x, {bias ? groups : 0, width}, sum_dtype(x));
   if (width == 0) return {grad_x, grad_bias};
   const Tensor grad_out_in = as_contiguous(grad_out), x_in = as_contiguous(x);
   const OptionalTensor bias_in = as_contiguous(bias);
   BiasGeluBackward args{};
   args.rows = rows;
   args.width = width;
+  args.groups = groups;
   args.dtype = dtype_of(x);
   args.bias_dtype = bias ? dtype_of(*bias) : args.dtype;
   args.tanh = approximate == "tanh";
@@ -79,19 +110,26 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad_out, const Tensor& x, con
   args.grad_x = grad_x.mutable_data_ptr();
   if (bias) {
     args.grad_bias = grad_bias.mutable_data_ptr();
-    args.partial = static_cast<float*>(partial.mutable_data_ptr());
+    args.partial = partial.mutable_data_ptr();
   }
-  const OnDeviceOf guard(x);
-  check_launch("bias_gelu_backward", bias_gelu_backward_cuda(args, current_stream(x)));
+  Device::run(args, x);
   return {grad_x, grad_bias};
 }
 
 }  // namespace
 
-SENTCORE_CUDA_OPS(m) {
-  m.impl("bias_gelu", TORCH_BOX(&forward));
-  m.impl("bias_gelu_backward", TORCH_BOX(&backward));
+#ifdef SENTCORE_CPU_OPS
+SENTCORE_CPU_OPS(m) {
+  m.impl("bias_gelu", TORCH_BOX(&forward<Cpu>));
+  m.impl("bias_gelu_backward", TORCH_BOX(&backward<Cpu>));
 }
+#endif
+
+#ifdef SENTCORE_WITH_CUDA
+SENTCORE_CUDA_OPS(m) {
+  m.impl("bias_gelu", TORCH_BOX(&forward<Cuda>));
+  m.impl("bias_gelu_backward", TORCH_BOX(&backward<Cuda>));
+}
+#endif
 
 }  // namespace sentcore
-#endif

@@ -33,13 +33,14 @@ __global__ void __launch_bounds__(kThreads) backward(const BiasGeluBackward args
   }
   if (args.partial == nullptr) return;
 #pragma unroll
-  for (int i = 0; i < N; ++i) args.partial[blockIdx.y * args.width + column + i] = sums[i];
+  for (int i = 0; i < N; ++i) static_cast<float*>(args.partial)[blockIdx.y * args.width + column + i] = sums[i];
 }
 
 }  // namespace
 
+std::int64_t bias_gelu_groups_cuda(std::int64_t rows) { return sum_groups(rows); }
+
 cudaError_t bias_gelu_backward_cuda(const BiasGeluBackward& args, cudaStream_t stream) {
-  const std::int64_t groups = sum_groups(args.rows);
   const cudaError_t status = for_dtypes(args.dtype, args.bias_dtype, [&](auto element, auto parameter) {
     using T = typename decltype(element)::type;
     using W = typename decltype(parameter)::type;
@@ -47,13 +48,14 @@ cudaError_t bias_gelu_backward_cuda(const BiasGeluBackward& args, cudaStream_t s
     const bool packs = args.width % N == 0 && packs_fit({args.grad_out, args.x, args.bias, args.grad_x});
     const std::int64_t items = args.width / (packs ? N : 1);
     const LaunchShape shape{
-        dim3(static_cast<unsigned>(ceil_div<std::int64_t>(items, kThreads)), static_cast<unsigned>(groups)),
+        dim3(static_cast<unsigned>(ceil_div<std::int64_t>(items, kThreads)), static_cast<unsigned>(args.groups)),
         dim3(kThreads)};
     return packs ? launch(backward<T, W, N>, shape, stream, args) : launch(backward<T, W, 1>, shape, stream, args);
   });
   if (status != cudaSuccess || args.grad_bias == nullptr) return status;
-  return add_groups_cuda(args.bias_dtype, {args.width, groups, args.partial, {args.grad_bias, nullptr, nullptr}},
-                         stream);
+  return add_groups_cuda(
+      args.bias_dtype,
+      {args.width, args.groups, static_cast<const float*>(args.partial), {args.grad_bias, nullptr, nullptr}}, stream);
 }
 
 }  // namespace sentcore

@@ -1,5 +1,6 @@
 // bias_gelu_layer_norm: out = LayerNorm(gelu(x + bias)) * weight + norm_bias, x [T, H], gelu in its erf form; every
-// tensor is contiguous. Arithmetic is float32. Pointers marked "or null" leave their term out.
+// tensor is contiguous. Arithmetic is float32 (float64 when dtype is float64). Pointers marked "or null" leave their
+// term out.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 #include "common/portable.h"
 #if defined(SENTCORE_WITH_CUDA) || defined(__CUDACC__)
 #include "common/device.cuh"
+#endif
 
 namespace sentcore {
 
@@ -27,6 +29,7 @@ struct BiasGeluLayerNormForward {
 struct BiasGeluLayerNormBackward {
   std::int64_t rows;    // T
   std::int64_t hidden;  // H
+  std::int64_t groups;  // G, of bias_gelu_layer_norm_groups_*(T)
   Dtype dtype;
   Dtype weight_dtype;
   double eps;
@@ -38,12 +41,18 @@ struct BiasGeluLayerNormBackward {
   void* grad_bias;       // [H] weight_dtype, or null
   void* grad_weight;     // [H] weight_dtype
   void* grad_norm_bias;  // [H] weight_dtype, or null
-  float* stats;          // [T, 4] float32, scratch: mean, rstd, and the means of the two sums over a row
-  float* partial;        // [3, sum_groups(T), H] float32, scratch: for grad_bias, grad_weight, grad_norm_bias
+  float* stats;          // [T, 4] float32, scratch on CUDA: mean, rstd, and the means of the two sums over a row
+  void* partial;         // [3, G, H] float32 (float64), scratch: for grad_bias, grad_weight, grad_norm_bias
 };
 
+void bias_gelu_layer_norm_forward_cpu(const BiasGeluLayerNormForward& args);
+void bias_gelu_layer_norm_backward_cpu(const BiasGeluLayerNormBackward& args);
+std::int64_t bias_gelu_layer_norm_groups_cpu(std::int64_t rows);
+
+#if defined(SENTCORE_WITH_CUDA) || defined(__CUDACC__)
 cudaError_t bias_gelu_layer_norm_forward_cuda(const BiasGeluLayerNormForward& args, cudaStream_t stream);
 cudaError_t bias_gelu_layer_norm_backward_cuda(const BiasGeluLayerNormBackward& args, cudaStream_t stream);
+std::int64_t bias_gelu_layer_norm_groups_cuda(std::int64_t rows);
+#endif
 
 }  // namespace sentcore
-#endif

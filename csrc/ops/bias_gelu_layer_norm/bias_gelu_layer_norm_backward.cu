@@ -83,8 +83,8 @@ __global__ void __launch_bounds__(kThreads) go_down(const BiasGeluLayerNormBackw
   }
 #pragma unroll
   for (int sum = 0; sum < 3; ++sum) {
-    float* const slice =
-        args.partial + (static_cast<std::int64_t>(sum) * gridDim.y + blockIdx.y) * args.hidden + column;
+    float* const slice = static_cast<float*>(args.partial) +
+                         (static_cast<std::int64_t>(sum) * gridDim.y + blockIdx.y) * args.hidden + column;
 #pragma unroll
     for (int i = 0; i < N; ++i) slice[i] = sums[sum][i];
   }
@@ -92,8 +92,9 @@ __global__ void __launch_bounds__(kThreads) go_down(const BiasGeluLayerNormBackw
 
 }  // namespace
 
+std::int64_t bias_gelu_layer_norm_groups_cuda(std::int64_t rows) { return sum_groups(rows); }
+
 cudaError_t bias_gelu_layer_norm_backward_cuda(const BiasGeluLayerNormBackward& args, cudaStream_t stream) {
-  const std::int64_t groups = sum_groups(args.rows);
   const cudaError_t status = for_dtypes(args.dtype, args.weight_dtype, [&](auto element, auto parameter) {
     using T = typename decltype(element)::type;
     using W = typename decltype(parameter)::type;
@@ -101,7 +102,7 @@ cudaError_t bias_gelu_layer_norm_backward_cuda(const BiasGeluLayerNormBackward& 
     const bool packs = args.hidden % N == 0 && packs_fit({args.grad_out, args.x, args.bias, args.weight, args.grad_x});
     const std::int64_t items = args.hidden / (packs ? N : 1);
     const LaunchShape columns{
-        dim3(static_cast<unsigned>(ceil_div<std::int64_t>(items, kThreads)), static_cast<unsigned>(groups)),
+        dim3(static_cast<unsigned>(ceil_div<std::int64_t>(items, kThreads)), static_cast<unsigned>(args.groups)),
         dim3(kThreads)};
     const cudaError_t first = for_row_kind<N>(packs, args.hidden, [&](auto n, auto cached) {
       constexpr int kN = decltype(n)::value;
@@ -112,7 +113,10 @@ cudaError_t bias_gelu_layer_norm_backward_cuda(const BiasGeluLayerNormBackward& 
     return packs ? launch(go_down<T, W, N>, columns, stream, args) : launch(go_down<T, W, 1>, columns, stream, args);
   });
   if (status != cudaSuccess) return status;
-  const GroupSums sums{args.hidden, groups, args.partial, {args.grad_bias, args.grad_weight, args.grad_norm_bias}};
+  const GroupSums sums{args.hidden,
+                       args.groups,
+                       static_cast<const float*>(args.partial),
+                       {args.grad_bias, args.grad_weight, args.grad_norm_bias}};
   return add_groups_cuda(args.weight_dtype, sums, stream);
 }
 

@@ -52,8 +52,8 @@ __global__ void __launch_bounds__(kRowWarps* kWarpSize, 8) forward(const Embeddi
                      static_cast<T*>(args.out) + begin);
   });
   if (row.lane == 0 && args.mean != nullptr) {
-    args.mean[token] = stats.mean;
-    args.rstd[token] = stats.rstd;
+    static_cast<float*>(args.mean)[token] = stats.mean;
+    static_cast<float*>(args.rstd)[token] = stats.rstd;
   }
 }
 
