@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from sentcore._extension import WHY_ABSENT, extension
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
-from sentcore.ops.packed_linear import usable
+from sentcore.ops.inference_linear import usable
 from sentcore.outputs import Pooling, check_precision
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sentcore.ops.packed_linear import PackedLinear
+from sentcore.ops.inference_linear import InferenceLinear
 
 WIDTH, INNER = 384, 1536
 
@@ -22,7 +22,7 @@ def linear(request):
 @pytest.mark.parametrize("tokens", [1, 10, 100, 4096])
 @pytest.mark.parametrize("name", ["packed", "torch"])
 def test_forward(benchmark, linear, tokens, name):
-    packed, x = PackedLinear(), torch.randn(tokens, WIDTH).to(linear.weight.dtype)
+    packed, x = InferenceLinear(), torch.randn(tokens, WIDTH).to(linear.weight.dtype)
     runs = {
         "packed": lambda: packed(x, (linear,), "gelu"),
         "torch": lambda: F.gelu(F.linear(x, linear.weight, linear.bias)),

@@ -3,6 +3,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 SENTCORE_INLINE Vec<float> size_of(Vec<float> v) { return (Vec<float>)((IntVector)v & splat_int(0x7fffffff)); }
 SENTCORE_INLINE Vec<double> size_of(Vec<double> v) { return v < 0.0 ? -v : v; }
@@ -113,5 +114,6 @@ SENTCORE_INLINE Vec<cpu::Wide<T>> gelu_tanh_grad(Vec<cpu::Wide<T>> x) {
   return s.value + x * s.slope * (A(1.5957691216057308) + x * x * A(0.21406444881780075));
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

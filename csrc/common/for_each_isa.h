@@ -8,7 +8,8 @@
 //
 // The file sees SENTCORE_ISA (its namespace), SENTCORE_VECTOR_BYTES and SENTCORE_VECTOR_COUNT (vector registers),
 // SENTCORE_ISA_HAS_BF16 and SENTCORE_ISA_HAS_VNNI (0 or 1), includes nothing of the standard library and has no
-// lambdas, which would be compiled for the oldest machine.
+// lambdas, which would be compiled for the oldest machine. What it defines stands in an unnamed namespace inside
+// SENTCORE_ISA: another room may have a function of the same name.
 
 #include "common/isa.h"
 

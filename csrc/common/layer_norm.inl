@@ -3,6 +3,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 template <typename A>
 struct RowStats {
@@ -121,5 +122,6 @@ SENTCORE_INLINE void clear_sums(A* const* sums, int count, std::int64_t hidden) 
   for (int s = 0; s < count; ++s) __builtin_memset(sums[s], 0, static_cast<std::size_t>(hidden) * sizeof(A));
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

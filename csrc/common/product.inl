@@ -3,6 +3,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 // What is multiplied. Unit: an element of both operands, one step of the depth; Sum: what its products are added in.
 template <typename A>
@@ -24,6 +25,18 @@ struct Pairs {
   }
 };
 #endif
+
+// The same two where the CPU has no such product: each is widened.
+struct WidenedPairs {
+  typedef std::int32_t Unit;
+  typedef float Sum;
+  static constexpr std::int64_t kDepth = 2;
+  static SENTCORE_INLINE Vec<float> add(Vec<float> sum, std::int32_t a, IntVector b) {
+    const IntVector low = splat_int(a << 16), high = splat_int(a & ~0xffff);
+    sum += (Vec<float>)low * (Vec<float>)(b << 16);
+    return sum + (Vec<float>)high * (Vec<float>)(b & ~0xffff);
+  }
+};
 
 // Rows at a time, as many as the registers hold sums for beside two vectors of columns; fewer at the end of a matrix.
 constexpr int kRows = SENTCORE_VECTOR_COUNT >= 32 ? 12 : 6;
@@ -112,5 +125,6 @@ SENTCORE_INLINE void transpose(Vec<U>* rows) {
   }
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

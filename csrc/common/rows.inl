@@ -2,6 +2,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 // ---- float64 and float16, beside simd.inl's types ----
 
@@ -107,5 +108,6 @@ SENTCORE_INLINE void run_for_dtype(Dtype dtype, const Args&... args) {
   }
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

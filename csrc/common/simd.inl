@@ -3,6 +3,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 #define SENTCORE_INLINE inline __attribute__((always_inline))
 
@@ -126,5 +127,6 @@ SENTCORE_INLINE Vec<double> exp_of(Vec<double> x) {
   return result;
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

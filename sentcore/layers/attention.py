@@ -9,7 +9,7 @@ from sentcore.config import EncoderConfig
 from sentcore.layers.int8 import Int8Linear
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
-from sentcore.ops.packed_linear import PackedLinear, usable
+from sentcore.ops.inference_linear import InferenceLinear, usable
 from sentcore.packed import PackedBatch
 
 
@@ -32,7 +32,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(hidden, hidden)
         self.output = nn.Linear(hidden, hidden)
         self.layer_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
-        self._packed_qkv, self._packed_output = PackedLinear(), PackedLinear()
+        self._packed_qkv, self._packed_output = InferenceLinear(), InferenceLinear()
 
     def forward(self, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         """[T, H] -> [T, H]."""

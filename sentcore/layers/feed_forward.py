@@ -9,7 +9,7 @@ from sentcore.config import EncoderConfig
 from sentcore.layers.int8 import Int8Linear
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
-from sentcore.ops.packed_linear import PackedLinear, usable
+from sentcore.ops.inference_linear import InferenceLinear, usable
 
 
 class FeedForward(nn.Module):
@@ -23,7 +23,7 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self._packed_up, self._packed_down = PackedLinear(), PackedLinear()
+        self._packed_up, self._packed_down = InferenceLinear(), InferenceLinear()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[T, H] -> [T, H]."""

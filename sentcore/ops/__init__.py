@@ -18,6 +18,8 @@ from sentcore.ops.int8_linear import Int8Weight, int8_linear, quantize_weight
 from sentcore.ops.int8_linear import reference as _int8_linear
 from sentcore.ops.linear import linear
 from sentcore.ops.linear import reference as _linear
+from sentcore.ops.packed_linear import PackedWeight, pack_weight, packed_linear
+from sentcore.ops.packed_linear import reference as _packed_linear
 from sentcore.ops.qkv_projection import qkv_projection
 from sentcore.ops.qkv_projection import reference as _qkv_projection
 from sentcore.ops.segment_pooling import reference as _segment_pooling
@@ -32,6 +34,7 @@ reference = SimpleNamespace(
     embedding_layer_norm=_embedding_layer_norm.embedding_layer_norm,
     int8_linear=_int8_linear.int8_linear,
     linear=_linear.linear,
+    packed_linear=_packed_linear.packed_linear,
     qkv_projection=_qkv_projection.qkv_projection,
     segment_pooling=_segment_pooling.segment_pooling,
     varlen_attention=_varlen_attention.varlen_attention,
@@ -40,6 +43,7 @@ reference = SimpleNamespace(
 
 __all__ = [
     "Int8Weight",
+    "PackedWeight",
     "add_layer_norm",
     "bias_gelu",
     "bias_gelu_layer_norm",
@@ -47,6 +51,8 @@ __all__ = [
     "embedding_layer_norm",
     "int8_linear",
     "linear",
+    "pack_weight",
+    "packed_linear",
     "qkv_projection",
     "quantize_weight",
     "reference",

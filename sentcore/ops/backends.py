@@ -38,6 +38,7 @@ _NATIVE = SimpleNamespace(
     embedding_layer_norm=ops.embedding_layer_norm,
     int8_linear=ops.int8_linear,
     linear=ops.linear,
+    packed_linear=ops.packed_linear,
     qkv_projection=ops.qkv_projection,
     segment_pooling=ops.segment_pooling,
     varlen_attention=ops.varlen_attention,

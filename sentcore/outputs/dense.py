@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentcore.errors import ArgumentValueError
-from sentcore.ops.packed_linear import PackedLinear, usable
+from sentcore.ops.inference_linear import InferenceLinear, usable
 from sentcore.outputs.specs import DenseSpec
 
 _ACTIVATE = {
@@ -38,7 +38,7 @@ class Dense(nn.Module):
             self.linear.weight.copy_(spec.weight)
             if spec.bias is not None:
                 self.linear.bias.copy_(spec.bias)
-        self._packed = PackedLinear()
+        self._packed = InferenceLinear()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, in_features] -> [B, out_features]."""

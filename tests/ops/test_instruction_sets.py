@@ -13,6 +13,7 @@ from sentcore._extension import extension
 
 OPS = Path(__file__).parent
 TESTS = {
+    "packed_linear": "accurate and (-5- or -13-) or nan",
     "int8_linear": "accurate and -13- or rounded or nan and -16",
     "varlen_attention": "matches or accurate or size or nan",
 }

@@ -1,125 +1,84 @@
-"""Linear layers with packed weights: the same values, never old ones, the same bits in any batch."""
+"""packed_linear: as accurate as plain PyTorch, the same bits in any batch, and what is refused."""
 
 from __future__ import annotations
 
-import copy
-import pickle
-
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from compare import assert_as_accurate
-from sentcore import Encoder, EncoderConfig, PackedBatch
-from sentcore.ops.packed_linear import PackedLinear, usable
-
-ACTIVATIONS = {None: lambda x: x, "relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
-
-
-@pytest.fixture(autouse=True)
-def _without_gradients():
-    with torch.no_grad():
-        if not usable(torch.zeros(1, 1), "auto"):
-            pytest.skip("this build of torch has no oneDNN")
-        yield
+from sentcore import ops
+from sentcore._extension import extension
+from sentcore.errors import ArgumentTypeError, ArgumentValueError
+from sentcore.ops.packed_linear import ACTIVATIONS
+from sentcore.ops.packed_linear.reference import unpack_weight
 
 
-def linears(*sizes: tuple[int, int], dtype=torch.float32, bias=True) -> list[nn.Linear]:
-    torch.manual_seed(0)
-    return [nn.Linear(k, n, bias=bias).to(dtype) for k, n in sizes]
+def draw(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def plain(x, modules, activation=None):
-    function = ACTIVATIONS[activation]
-    return torch.cat([function(F.linear(x, m.weight, m.bias)) for m in modules], dim=1)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(70, 33), (384, 96), (5, 32), (4, 1), (1, 40)], ids=str)
+def test_weight_survives_packing(dtype, shape):
+    weight = draw(*shape, dtype=dtype)
+    assert torch.equal(unpack_weight(ops.pack_weight(weight), shape[1]), weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("rows", [0, 1, 2, 17, 65])
-@pytest.mark.parametrize("bias", [True, False])
-def test_as_accurate_as_torch(dtype, activation, rows, bias):
-    x = torch.randn(rows, 33).to(dtype)
-    if not usable(x, "auto"):
-        pytest.skip(f"oneDNN has no {dtype} on this CPU")
-    modules = linears((33, 40), (33, 7), (33, 40), dtype=dtype, bias=bias)
-    exact = plain(x.double(), [copy.deepcopy(m).double() for m in modules], activation)
-    ours = PackedLinear()(x, modules, activation)
-    assert ours.dtype == dtype
-    assert_as_accurate(ours, plain(x, modules, activation), exact, f"{activation} {rows}")
-
-
-def test_one_of_several_without_a_bias():
-    modules = [*linears((8, 4)), *linears((8, 4), bias=False)]
-    x = torch.randn(3, 8)
-    torch.testing.assert_close(PackedLinear()(x, modules), plain(x, modules))
-
-
-def test_strided_rows():
-    modules, x = linears((16, 24)), torch.randn(6, 32)[:, ::2]
-    torch.testing.assert_close(PackedLinear()(x, modules), plain(x, modules))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda m: m.weight.mul_(2),
-        lambda m: m.bias.add_(1),
-        lambda m: m.load_state_dict({k: v + 1 for k, v in m.state_dict().items()}),
-        lambda m: setattr(m, "weight", nn.Parameter(torch.randn(4, 8))),
-        lambda m: setattr(m.weight, "data", torch.randn(4, 8)),
-        lambda m: m.register_parameter("bias", None),
-    ],
-)
-def test_a_changed_weight_is_packed_anew(change):
-    modules, x, packed = linears((8, 4)), torch.randn(5, 8), PackedLinear()
-    before = packed(x, modules)
-    change(modules[0])
-    after = packed(x, modules)
-    assert not torch.equal(before, after)
-    torch.testing.assert_close(after, plain(x, modules))
-
-
-def test_a_row_has_the_same_bits_in_any_batch_on_any_number_of_threads():
-    threads = torch.get_num_threads()
-    try:
-        for dtype in (torch.float32, torch.bfloat16):
-            for k, n in ((384, 1152), (384, 1536), (1536, 384), (40, 8)):
-                x, modules, packed = torch.randn(300, k).to(dtype), linears((k, n), dtype=dtype), PackedLinear()
-                if not usable(x, "auto"):
-                    continue
-                whole = packed(x, modules, "gelu")
-                for count in (1, 2):
-                    torch.set_num_threads(count)
-                    for rows in (*range(1, 20), 63, 64, 65, 129, 255):
-                        assert torch.equal(packed(x[:rows], modules, "gelu"), whole[:rows]), (dtype, k, n, rows)
-                    assert torch.equal(packed(x[100:107], modules, "gelu"), whole[100:107])
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_an_encoder_keeps_its_state_dict_and_can_be_copied_and_pickled():
-    config = EncoderConfig(
-        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+@pytest.mark.parametrize("rows", [0, *range(1, 14), 50, 401])
+@pytest.mark.parametrize("depth, columns", [(384, 96), (256, 40), (33, 70), (3, 5), (1, 1)])
+def test_as_accurate_as_plain_pytorch(dtype, activation, rows, depth, columns):
+    x, bias = draw(rows, depth, dtype=dtype), draw(columns, seed=2, dtype=dtype)
+    weight = (draw(columns, depth, seed=1) / depth**0.5).to(dtype)
+    ours = ops.packed_linear(x, ops.pack_weight(weight), bias, activation=activation)
+    plain, exact = (
+        ops.reference.packed_linear(x.to(kind), ops.pack_weight(weight.to(kind)), bias.to(kind), activation=activation)
+        for kind in (dtype, torch.float64)
     )
-    encoder = Encoder(config).eval()
-    names = set(encoder.state_dict())
-    batch = PackedBatch.from_sequences([[1, 2, 3], [4]])
-    expected = encoder(batch)
-    assert set(encoder.state_dict()) == names
-    for twin in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
-        assert torch.equal(twin(batch), expected)
-        twin.layers[0].attention.query.weight.mul_(3)
-        assert not torch.equal(twin(batch), expected)
-    assert torch.equal(encoder(batch), expected)
-    reference = Encoder(config, backend="reference").eval()
-    reference.load_state_dict(encoder.state_dict())
-    torch.testing.assert_close(reference(batch), expected, rtol=1e-5, atol=1e-6)
+    assert ours.dtype == dtype
+    assert_as_accurate(ours, plain, exact)
 
 
-def test_with_gradients_the_plain_way_is_taken():
-    with torch.enable_grad():
-        assert not usable(torch.zeros(1, 1), "auto")
-    assert not usable(torch.zeros(1, 1), "reference")
-    assert not usable(torch.zeros(1, 1, dtype=torch.float64), "auto")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_bias_and_strided_x(dtype):
+    x, weight = draw(40, 48, dtype=dtype)[::2, ::2], ops.pack_weight(draw(40, 24, seed=1, dtype=dtype))
+    ours = ops.packed_linear(x, weight)
+    torch.testing.assert_close(ours, ops.reference.packed_linear(x, weight), atol=1e-2, rtol=1e-2)
+    assert torch.equal(ops.packed_linear(x.contiguous(), weight, torch.zeros(40, dtype=dtype)), ours)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nan_comes_out_where_it_came_in(dtype):
+    x, weight = draw(20, 32, dtype=dtype), ops.pack_weight(draw(40, 32, seed=1, dtype=dtype))
+    x[7, 3] = torch.nan
+    for activation in ACTIVATIONS:
+        out = ops.packed_linear(x, weight, activation=activation)
+        assert out[7].isnan().all() and out[:7].isfinite().all() and out[8:].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck(dtype):
+    x, weight = draw(4, 24, dtype=dtype), ops.pack_weight(draw(40, 24, dtype=dtype))
+    torch.library.opcheck(torch.ops.sentcore.packed_linear.default, (x, *weight, draw(40, dtype=dtype), "gelu"))
+
+
+def test_wrong_arguments_are_named():
+    x, weight = draw(4, 24), ops.pack_weight(draw(40, 24))
+    with pytest.raises(ArgumentTypeError, match=r"x has dtype torch\.float16; accepted: float32, bfloat16"):
+        ops.packed_linear(x.half(), weight)
+    with pytest.raises(ArgumentTypeError, match=r"weight has dtype torch\.float32; accepted: torch\.bfloat16, x's"):
+        ops.packed_linear(x.bfloat16(), weight)
+    with pytest.raises(ArgumentTypeError, match="weight is of type Tensor; accepted: what pack_weight gives"):
+        ops.packed_linear(x, draw(40, 24))
+    with pytest.raises(ArgumentValueError, match=r"weight.values has shape \[2, 24, 32\]; accepted: \[R/32, 25, 32\]"):
+        ops.packed_linear(draw(4, 25), weight)
+    with pytest.raises(ArgumentValueError, match=r"bias has shape \[39\]; accepted: \[40\]"):
+        ops.packed_linear(x, weight, draw(39))
+    with pytest.raises(ArgumentValueError, match="activation is 'silu'; accepted: None, 'relu'"):
+        ops.packed_linear(x, weight, activation="silu")
+    with pytest.raises(ArgumentValueError, match="x requires a gradient"):
+        ops.packed_linear(x.requires_grad_(), weight)
+    if extension() is not None:
+        with pytest.raises(RuntimeError, match=r"packed_linear: weight has shape .*; accepted: \[2, 24, 32\]"):
+            torch.ops.sentcore.packed_linear(x.detach(), weight.values[:1], 40, None, "none")

@@ -8,6 +8,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 template <typename T, bool tanh>
 struct GeluStep {
@@ -89,5 +90,6 @@ inline void run_group(const BiasGeluBackward& args, const void* bias, void* sums
   run_for_dtype<BiasGeluGroup>(args.dtype, args, bias, sums, group);
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

@@ -9,6 +9,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 // Pads of x and bias are zero, and so is gelu(0).
 template <typename T>
@@ -102,5 +103,6 @@ inline void run_group(const BiasGeluLayerNormBackward& args, const BiasGeluLayer
   run_for_dtype<BiasGeluLayerNormGroup>(args.dtype, args, buffers, group);
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

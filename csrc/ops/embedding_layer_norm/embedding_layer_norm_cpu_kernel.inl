@@ -9,6 +9,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 // What is normalized is the sum as rounded to T, which the backward reads.
 template <typename T>
@@ -113,5 +114,6 @@ inline void run_gradient(const EmbeddingGradient& args, const EmbeddingPlaces& p
   run_for_dtype<GradientOfRow>(args.dtype, args, places, row, column, columns, buffer);
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

@@ -2,6 +2,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 // x * (1/2 + x P(x^2)) with x bounded in the bracket: within 1.7e-4 of x * Phi(x), for results that are rounded to
 // bfloat16 and then to 8 bits. P's coefficients minimise the largest difference; beyond the bound it is x or 0.
@@ -46,5 +47,6 @@ SENTCORE_INLINE Vec<float> activated(Vec<float> x) {
   return x;
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

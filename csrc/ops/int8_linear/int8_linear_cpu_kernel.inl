@@ -11,6 +11,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 constexpr int kTileRows = SENTCORE_VECTOR_COUNT >= 32 ? (SENTCORE_ISA_HAS_VNNI ? 12 : 9) : 3;
 
@@ -169,5 +170,6 @@ inline void run(const Int8Linear& args, std::int64_t first_row, std::int64_t las
   run_activation<float>(args, first_row, last_row, first_panel, last_panel, memory);
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

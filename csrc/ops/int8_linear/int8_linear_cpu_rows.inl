@@ -2,6 +2,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 // What one step of the depth, 4 inputs, takes of a rounded row: 4 bytes, or where bytes cannot be multiplied, inputs 0
 // and 2 and then inputs 1 and 3 as halves.
@@ -113,5 +114,6 @@ inline void round_row(const T* x, std::int64_t depth, const Int8Rows& rows, std:
   rows.sums[r] = 128 * total;
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

@@ -13,6 +13,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 constexpr std::int64_t kBlock = 256;  // keys; their buffers fit in L2
 
@@ -294,5 +295,6 @@ inline void run(const VarlenAttentionForward& args, std::int64_t groups, std::in
   }
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

@@ -3,6 +3,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 // Where a sentence's rows and columns lie; row i stands beside column i + shift.
 struct Sentence {
@@ -69,5 +70,6 @@ inline void apply_dropout(const VarlenAttention& given, const Sentence& s, std::
   }
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

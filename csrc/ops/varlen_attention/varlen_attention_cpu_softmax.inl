@@ -2,6 +2,7 @@
 
 namespace sentcore {
 namespace SENTCORE_ISA {
+namespace {
 
 #if SENTCORE_ISA_HAS_BF16
 // 2^x for x <= 0, within 4e-6 of its value: it is rounded to bfloat16 next.
@@ -74,5 +75,6 @@ SENTCORE_INLINE void softmax_row(A* scores, std::int64_t count, std::int64_t wid
   total += sum_of<A>(sum);
 }
 
+}  // namespace
 }  // namespace SENTCORE_ISA
 }  // namespace sentcore

@@ -1,20 +1,24 @@
-"""Linear layers for inference on a CPU, through oneDNN with weights in its own layout."""
+"""Linear layers for inference on a CPU, with weights packed once: by sentcore's kernels, or by oneDNN."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sentcore._extension import extension
+from sentcore.ops.packed_linear import PackedWeight, pack_weight, packed_linear
+
 # hidden_act -> (oneDNN's name of the operation after the product, its algorithm)
 _AFTER = {None: ("none", ""), "relu": ("relu", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
-_ROWS = 4096  # what the layout is chosen for; any other number of rows is right too
+_ROWS = 4096  # what oneDNN's layout is chosen for; any other number of rows is right too
 _LEAST_ROWS = 2  # one row would take another way through oneDNN, with other bits
 
 
-class PackedLinear:
+class InferenceLinear:
     """act(x Wᵀ + b) of one Linear, or of several side by side, from weights packed once.
 
     Packing happens at the first call without gradients and again when a weight is another tensor or has been written to; it
@@ -25,21 +29,27 @@ class PackedLinear:
 
     def __init__(self) -> None:
         self._key: tuple | None = None
-        self._weight: torch.Tensor | None = None
+        self._weight: PackedWeight | torch.Tensor | None = None
         self._bias: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, linears: Sequence[nn.Linear], activation: str | None = None) -> torch.Tensor:
         """[T, K] float32 or bfloat16 -> [T, sum of the linears' output sizes]; `usable` says when this may be called."""
-        key = tuple(map(_state_of, linears))
-        if key != self._key:
-            self._pack(linears)
-            self._key = key
+        weight, bias = self.packed(linears)
+        if isinstance(weight, PackedWeight):
+            return packed_linear(x, weight, bias, activation=activation)
         attribute, algorithm = _AFTER[activation]
         rows = x.shape[0]
         if rows < _LEAST_ROWS:
             x = F.pad(x, (0, 0, 0, _LEAST_ROWS - rows))
-        out = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, attribute, [], algorithm)
-        return out[:rows]
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], algorithm)[:rows]
+
+    def packed(self, linears: Sequence[nn.Linear]) -> tuple[PackedWeight | torch.Tensor, torch.Tensor | None]:
+        """The weight as `engine` wants it, and the bias [R], as the linears are now."""
+        key = tuple(map(_state_of, linears))
+        if key != self._key:
+            self._pack(linears)
+            self._key = key
+        return self._weight, self._bias
 
     def forget(self) -> None:
         """Drops the packed weights."""
@@ -49,7 +59,10 @@ class PackedLinear:
         weights = [linear.weight.detach() for linear in linears]
         biases = [linear.bias for linear in linears]
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
+        if engine(weight.dtype) == "kernels":
+            self._weight = pack_weight(weight)
+        else:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
         if all(bias is None for bias in biases):
             self._bias = None
         else:
@@ -57,35 +70,39 @@ class PackedLinear:
             self._bias = torch.cat(filled)
 
     # Copies and pickles are of the module around it; they pack anew.
-    def __deepcopy__(self, memo: dict) -> PackedLinear:
-        return PackedLinear()
+    def __deepcopy__(self, memo: dict) -> InferenceLinear:
+        return InferenceLinear()
 
     def __reduce__(self) -> tuple:
-        return PackedLinear, ()
+        return InferenceLinear, ()
 
 
 def usable(x: torch.Tensor, backend: str) -> bool:
-    """Whether PackedLinear may take this input: no gradients, a CPU that oneDNN knows the dtype on, no tracing."""
+    """Whether InferenceLinear may take this input: no gradients, a CPU with an engine for the dtype, no tracing."""
     return (
         backend != "reference"
         and x.device.type == "cpu"
         and not torch.is_grad_enabled()
-        and x.dtype in _dtypes()
+        and engine(x.dtype) is not None
         and not torch.compiler.is_compiling()
     )
 
 
-def _dtypes() -> tuple[torch.dtype, ...]:
-    global _known
-    if _known is None:
-        _known = ()
-        if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-            bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-            _known = (torch.float32, torch.bfloat16) if bfloat16 else (torch.float32,)
-    return _known
+@cache
+def engine(dtype: torch.dtype) -> str | None:
+    """What multiplies packed weights: "kernels", sentcore's own, "onednn", torch's, or None for plain PyTorch.
 
-
-_known: tuple[torch.dtype, ...] | None = None
+    oneDNN where the kernels are not compiled, and for bfloat16 on CPUs with matrix tiles (AMX), which ours do not use.
+    """
+    if dtype not in (torch.float32, torch.bfloat16):
+        return None
+    tiles = dtype == torch.bfloat16 and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    if extension() is not None and not tiles:
+        return "kernels"
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return None
+    supported = dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "onednn" if supported else None
 
 
 def _state_of(linear: nn.Linear) -> tuple:
