@@ -22,8 +22,16 @@ from sentcore.model import SentenceModel
 from sentcore.ops.backends import check_backend
 from sentcore.outputs import quantize
 from sentcore.outputs.similarity import check_similarity_fn, similarity, similarity_pairwise
-from sentcore.packed import PackedBatch
-from sentcore.pipeline import check_batch_tokens, items_of, progress_bar, report_non_finite, run_batches, windows
+from sentcore.packed import PackedBatch, TokenizedTexts
+from sentcore.pipeline import (
+    check_batch_tokens,
+    items_of,
+    one_ahead,
+    progress_bar,
+    report_non_finite,
+    run_batches,
+    windows,
+)
 
 
 class SentenceEncoder(nn.Module):
@@ -159,7 +167,8 @@ class SentenceEncoder(nn.Module):
             self._move(pick_device(device))
         budget = check_batch_tokens(batch_tokens, self.device)
         with progress_bar(len(texts), show_progress_bar) as bar:
-            parts = [self._encode_window(window, options, budget, bar.update) for window in windows(texts)]
+            tokenized = one_ahead(windows(texts), lambda window: self._tokenize(window, options))
+            parts = [self._encode_window(tokens, options, budget, bar.advance) for tokens in tokenized]
         if output_value != "sentence_embedding":
             items = [item for part in parts for item in part]
             return items[0] if single else items
@@ -192,8 +201,9 @@ class SentenceEncoder(nn.Module):
         """Features of any number of texts in bounded memory.
 
         Yields:
-            (index [b] int64, rows [b, E] float32) for consecutive blocks of at most `window` texts, in order. A bad
-            text is an error that names its position; the blocks before it have been given.
+            (index [b] int64, rows [b, E] float32) for consecutive blocks of at most `window` texts, in order. The next
+            block is read and tokenized while one is computed. A bad text is an error that names its position; the blocks
+            before it have been given.
         """
         options = EncodeOptions.check(
             self, prompt_name, prompt, "sentence_embedding", "float32", normalize_embeddings, truncate_dim
@@ -201,25 +211,37 @@ class SentenceEncoder(nn.Module):
         budget = check_batch_tokens(batch_tokens, self.device)
         first = 0
         with progress_bar(None, show_progress_bar) as bar:
-            for texts in windows(sentences, window):
-                checked, _ = check_texts(texts, first)
-                rows = self._encode_window(checked, options, budget, bar.update)
+            checked = _checked_windows(sentences, window)
+            for tokens in one_ahead(checked, lambda texts: self._tokenize(texts, options)):
+                rows = self._encode_window(tokens, options, budget, bar.advance)
                 report_non_finite(rows, first)
-                yield np.arange(first, first + len(texts), dtype=np.int64), rows.numpy()
-                first += len(texts)
+                yield np.arange(first, first + len(tokens), dtype=np.int64), rows.numpy()
+                first += len(tokens)
 
     def _move(self, device: torch.device) -> None:
         pick_dtype(self.dtype, device)  # int8 and float16 do not run everywhere
         self.to(device)
 
-    def _encode_window(self, texts: list[str], options: EncodeOptions, budget: int, advance):
+    def _in_training(self) -> list[nn.Module]:
+        """The modules in training mode; none where those that hold all others are not, which is quick to see."""
+        encoder = self.model.encoder
+        if not any(
+            m.training for m in (self, self.model, encoder, encoder.embeddings, encoder.layers, *encoder.layers)
+        ):
+            return []
+        return [module for module in self.modules() if module.training]
+
+    def _tokenize(self, texts: list[str], options: EncodeOptions) -> TokenizedTexts:
         if options.prompt:
             texts = [options.prompt + text for text in texts]
-        tokens = self.tokenizer.encode(texts, max_length=self._max_length)
+        return self.tokenizer.encode(texts, max_length=self._max_length)
+
+    def _encode_window(self, tokens: TokenizedTexts, options: EncodeOptions, budget: int, advance):
         prompt_length = options.prompt_length(self)
         out: list | torch.Tensor | None = None
-        training = self.training
-        self.eval()
+        training = self._in_training()
+        if training:
+            self.eval()
         try:
             with torch.inference_mode():
                 for indices, batch, features in run_batches(
@@ -228,18 +250,19 @@ class SentenceEncoder(nn.Module):
                     if options.output_value == "sentence_embedding":
                         rows = options.finish(features.sentence_embedding).float().cpu()
                         if out is None:
-                            out = torch.empty((len(texts), rows.shape[1]))
+                            out = torch.empty((len(tokens), rows.shape[1]))
                         out[torch.from_numpy(indices)] = rows
                     else:
                         if out is None:
-                            out = [None] * len(texts)
+                            out = [None] * len(tokens)
                         for index, item in zip(
                             indices, items_of(batch, features, options.finish, options.output_value), strict=True
                         ):
                             out[index] = item
-                    advance(len(indices))
+                    advance(len(indices), batch.num_tokens)
         finally:
-            self.train(training)
+            for module in training:
+                module.training = True
         return out.clone() if isinstance(out, torch.Tensor) else out
 
     # ---- beside encode --------------------------------------------------------------------------------------------
@@ -274,6 +297,13 @@ class SentenceEncoder(nn.Module):
             similarity_fn_name=self.similarity_fn_name,
             truncate_dim=self.truncate_dim,
         )
+
+
+def _checked_windows(sentences: Iterable[str], size: int) -> Iterator[list[str]]:
+    first = 0
+    for texts in windows(sentences, size):
+        yield check_texts(texts, first)[0]
+        first += len(texts)
 
 
 def _build(checkpoint: Checkpoint, backend: str, device: torch.device, dtype: torch.dtype) -> SentenceModel:

@@ -63,6 +63,13 @@ class Attention(nn.Module):
         self.query = self.key = self.value = None
         self.output = Int8Linear((self.output,), self.backend)
 
+    def packed_weights(self) -> tuple[torch.Tensor, ...]:
+        """Values, scale and bias of the projection and of what follows the attention, as `encoder_layers` takes them."""
+        if self.query is None:
+            return *self.qkv.packed_weights(), *self.output.packed_weights()
+        linears = (self.query, self.key, self.value)
+        return *self._packed_qkv.packed_weights(linears), *self._packed_output.packed_weights((self.output,))
+
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         """[T, H] -> [T, 3, N, D]."""
         if self.query is None:

@@ -7,6 +7,7 @@ from torch import nn
 
 from sentcore.config import EncoderConfig
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
+from sentcore.layers.all_layers import AllLayers
 from sentcore.layers.attention import Attention
 from sentcore.layers.embeddings import Embeddings
 from sentcore.layers.feed_forward import FeedForward
@@ -45,6 +46,7 @@ class Encoder(nn.Module):
         self.backend = check_backend(backend)
         self.embeddings = Embeddings(config, backend)
         self.layers = nn.ModuleList(EncoderLayer(config, backend) for _ in range(config.num_hidden_layers))
+        self._all_layers = AllLayers()
         self.apply(self._initialize)
 
     def forward(
@@ -78,6 +80,9 @@ class Encoder(nn.Module):
         """[T, H], the last hidden state of a packed batch."""
         self._check(batch)
         x = self.embeddings(batch)
+        at_once = self._all_layers(self.layers, self.backend, x, batch)
+        if at_once is not None:
+            return at_once
         for layer in self.layers:
             x = layer(x, batch)
         return x

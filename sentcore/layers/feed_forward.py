@@ -43,6 +43,12 @@ class FeedForward(nn.Module):
         """Its linear layers in 8 bits."""
         self.up, self.down = (Int8Linear((linear,), self.backend) for linear in (self.up, self.down))
 
+    def packed_weights(self) -> tuple[torch.Tensor, ...]:
+        """Values, scale and bias of both linear layers, as `encoder_layers` takes them."""
+        if isinstance(self.up, Int8Linear):
+            return *self.up.packed_weights(), *self.down.packed_weights()
+        return *self._packed_up.packed_weights((self.up,)), *self._packed_down.packed_weights((self.down,))
+
     def _transform(self, x: torch.Tensor) -> torch.Tensor:
         """down(act(up(x))), [T, H] -> [T, H]."""
         if isinstance(self.up, Int8Linear):

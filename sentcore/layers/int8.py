@@ -36,6 +36,10 @@ class Int8Linear(nn.Module):
         weight = Int8Weight(self.values, self.scale)
         return ops_of(self.backend).int8_linear(x, weight, self.bias, activation=activation)
 
+    def packed_weights(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """values, scale [R] and bias [R], as `encoder_layers` takes them."""
+        return self.values, self.scale, self.bias
+
     def train(self, mode: bool = True) -> Int8Linear:
         """Only False: rounded weights cannot be trained."""
         if mode:

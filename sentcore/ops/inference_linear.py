@@ -51,6 +51,14 @@ class InferenceLinear:
             self._key = key
         return self._weight, self._bias
 
+    def packed_weights(self, linears: Sequence[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """values, an empty scale and the bias [R], as `encoder_layers` takes them; of the engine "kernels"."""
+        weight, bias = self.packed(linears)
+        values = weight.values
+        if bias is None:
+            bias = values.new_zeros(weight.out_features)
+        return values, values.new_empty(0), bias
+
     def forget(self) -> None:
         """Drops the packed weights."""
         self._key = self._weight = self._bias = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -30,7 +31,9 @@ def items_of(batch: PackedBatch, features: Features, finish: Callable, output_va
 
 def report_non_finite(rows: torch.Tensor, first: int = 0) -> None:
     """Warns of rows [B, E] that hold NaN or infinity; `first` is the first row's place in the whole input."""
-    bad = (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist() if rows.numel() else []
+    if not rows.numel() or math.isfinite(rows.sum()):  # a sum of finite values that overflows is looked at below
+        return
+    bad = (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist()
     if bad:
         shown = ", ".join(str(first + index) for index in bad[:5])
         warnings.warn(

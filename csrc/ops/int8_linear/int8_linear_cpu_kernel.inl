@@ -15,6 +15,8 @@ namespace {
 
 constexpr int kTileRows = SENTCORE_VECTOR_COUNT >= 32 ? (SENTCORE_ISA_HAS_VNNI ? 12 : 9) : 3;
 
+constexpr std::int64_t kAhead = 32;  // steps of a panel that are asked for ahead: with few tokens it comes from memory
+
 // Bytes of memory for the rows of a task, which are computed in whole tiles and written in whole vectors.
 inline std::int64_t memory_of(std::int64_t rows, std::int64_t depth) {
   return (rows + kTileRows) * (steps_of(depth) * kWords + 4) * 4 + 2 * SENTCORE_VECTOR_BYTES;
@@ -68,6 +70,8 @@ SENTCORE_INLINE void multiply_int8_tile(const Int8Rows& rows, std::int64_t row, 
   IntVector sums[R][C] = {};
   for (std::int64_t k = 0; k < steps; ++k) {
     IntVector w[C];
+    __builtin_prefetch(panel + (k + kAhead) * kInt8Columns * kInt8Depth + column * kInt8Depth);
+    __builtin_prefetch(panel + (k + kAhead) * kInt8Columns * kInt8Depth + (column + L) * kInt8Depth);
 #pragma GCC unroll 2
     for (int j = 0; j < C; ++j) {
       __builtin_memcpy(&w[j], panel + (k * kInt8Columns + column + j * L) * kInt8Depth, sizeof(w[j]));

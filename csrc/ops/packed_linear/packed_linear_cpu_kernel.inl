@@ -10,6 +10,8 @@ namespace sentcore {
 namespace SENTCORE_ISA {
 namespace {
 
+constexpr std::int64_t kAhead =
+    32;  // rows of a panel that are asked for ahead: with few tokens the weight comes from memory
 constexpr std::int64_t kPadUnits = 16;  // behind a copied row, so that rows do not share cache sets
 
 // Bytes of memory for the rows of a task.
@@ -71,6 +73,8 @@ inline void multiply_panel(const typename P::Unit* a, std::int64_t a_stride, con
     for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = Vec<float>{};
     for (std::int64_t k = 0; k < panel.depth; ++k) {
       const Vec<typename P::Unit> low = load(weight + k * kPanelColumns), high = load(weight + k * kPanelColumns + L);
+      __builtin_prefetch(weight + (k + kAhead) * kPanelColumns);
+      __builtin_prefetch(weight + (k + kAhead) * kPanelColumns + L);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
         const typename P::Unit factor = a[r * a_stride + k];

@@ -1,0 +1,135 @@
+"""An encoder's layers in one call where nothing stands between them: inference on a CPU, unadapted and unobserved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from sentcore.layers.int8 import Int8Linear
+from sentcore.ops.encoder_layers import encoder_layers
+from sentcore.ops.inference_linear import engine, usable
+from sentcore.packed import PackedBatch
+
+
+class AllLayers:
+    """Runs `encoder_layers` on the packed weights of an encoder, gathered once and again when one of them changed.
+
+    A layer that is of another class, holds an adapter, or has a forward hook is respected: the call gives None then, and
+    the layers are to be run one by one.
+    """
+
+    def __init__(self) -> None:
+        self._gathered: _Gathered | None = None
+
+    def __call__(self, layers: nn.ModuleList, backend: str, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor | None:
+        """[T, H] -> [T, H], or None where the layers have to be run one by one."""
+        if layers.training or not len(layers) or not usable(x, backend) or engine(x.dtype) != "kernels":
+            return None
+        if self._gathered is None or not self._gathered.is_current():
+            self._gathered = _Gathered(layers)
+        gathered = self._gathered
+        if gathered.weights is None or gathered.dtype != x.dtype:
+            return None
+        return encoder_layers(
+            x,
+            batch.cu_seqlens,
+            batch.max_seqlen,
+            gathered.weights,
+            num_heads=gathered.num_heads,
+            intermediate_size=gathered.intermediate_size,
+            activation=gathered.activation,
+            eps=gathered.eps,
+        )
+
+    # Copies and pickles are of the encoder around it; they gather anew.
+    def __deepcopy__(self, memo: dict) -> AllLayers:
+        return AllLayers()
+
+    def __reduce__(self) -> tuple:
+        return AllLayers, ()
+
+
+class _Gathered:
+    """What `encoder_layers` wants of some layers, and whether it is still so."""
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        modules = list(layers.modules())
+        # In the modules' own dicts, so that looking at all of them takes microseconds.
+        self._children = [(m._modules, name, child) for m in modules for name, child in m._modules.items()]
+        self._sizes = [(m._modules, len(m._modules)) for m in modules]
+        self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self._tensors = [
+            (held, name)
+            for m in modules
+            for held in (m._parameters, m._buffers)
+            for name in held
+            if held[name] is not None
+        ]
+        self._state = self._state_now()
+        self.weights = self._gather(layers) if all(map(_is_plain, layers)) and not any(self._hooks) else None
+
+    def is_current(self) -> bool:
+        """Whether no module, tensor, value or hook has changed since."""
+        return (
+            all(held.get(name) is child for held, name, child in self._children)
+            and all(len(held) == size for held, size in self._sizes)
+            and not (any(self._hooks) and self.weights is not None)
+            and self._state == self._state_now()
+        )
+
+    def _state_now(self) -> list:
+        state = []
+        for held, name in self._tensors:
+            tensor = held.get(name)
+            if tensor is None:
+                return []
+            state.append(tensor.data_ptr())
+            state.append(-1 if tensor.is_inference() else tensor._version)
+        return state
+
+    def _gather(self, layers: nn.ModuleList) -> list[torch.Tensor] | None:
+        attention, feed_forward = layers[0].attention, layers[0].feed_forward
+        self.num_heads = attention.num_heads
+        self.activation, self.eps = feed_forward.hidden_act, feed_forward.layer_norm.eps
+        self.dtype = feed_forward.layer_norm.weight.dtype
+        gathered = [list(_weights_of(layer)) for layer in layers]
+        self.intermediate_size = len(gathered[0][10])  # the bias of `up`
+        return [tensor.detach() for tensors in gathered for tensor in tensors]
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Linear layers and LayerNorms of exactly the classes that are known, of sizes that the kernel takes."""
+    attention, feed_forward = layer.attention, layer.feed_forward
+    if isinstance(attention.output, Int8Linear):
+        linears, kind = [attention.qkv, attention.output, feed_forward.up, feed_forward.down], Int8Linear
+    else:
+        linears = [
+            attention.query,
+            attention.key,
+            attention.value,
+            attention.output,
+            feed_forward.up,
+            feed_forward.down,
+        ]
+        kind = nn.Linear
+        if any(type(m) is not kind or m.in_features % 2 for m in linears):
+            return False
+        if len({m.weight.dtype for m in linears}) > 1:
+            return False
+    norms = (attention.layer_norm, feed_forward.layer_norm)
+    return all(type(m) is kind for m in linears) and all(
+        type(m) is nn.LayerNorm and m.bias is not None and m.eps == norms[0].eps for m in norms
+    )
+
+
+def _weights_of(layer: nn.Module) -> Iterator[torch.Tensor]:
+    """A layer's 16 tensors, in the order of `encoder_layers`."""
+    attention, feed_forward = layer.attention, layer.feed_forward
+    yield from attention.packed_weights()
+    yield attention.layer_norm.weight
+    yield attention.layer_norm.bias
+    yield from feed_forward.packed_weights()
+    yield feed_forward.layer_norm.weight
+    yield feed_forward.layer_norm.bias
