@@ -73,12 +73,20 @@ SENTCORE_INLINE void store_at(T* p, Vec<cpu::Wide<T>> v, std::int64_t count) {
   __builtin_memcpy(p, some, static_cast<std::size_t>(count) * sizeof(T));
 }
 
+// Zero in the lanes from `count` on.
+template <typename A>
+SENTCORE_INLINE Vec<A> first_lanes(Vec<A> v, std::int64_t count) {
+  constexpr A places[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  if (count >= kLanes<A>) return v;
+  return load(places) < splat(static_cast<A>(count)) ? v : Vec<A>{};
+}
+
 // v as it would be read again after a store.
 template <typename T>
 SENTCORE_INLINE Vec<cpu::Wide<T>> rounded(Vec<cpu::Wide<T>> v) {
   T some[kLanes<cpu::Wide<T>>];
   store_narrow(some, v);
-  return load_wide(some);
+  return load_whole(some);
 }
 
 // step(first, count, slot) over a row of `width` elements: whole vectors, four at a time in slots of their own, so that

@@ -17,8 +17,8 @@ SENTCORE_INLINE Dropout dropout_of(const Args& args) {
 
 // row *= keep * scale for the row that begins at `index` of [T, H]; words [H + 8] is scratch.
 template <typename A>
-inline void apply_dropout(const Dropout& dropout, A scale, std::uint64_t index, std::int64_t hidden,
-                          std::uint32_t* words, A* row) {
+__attribute__((noinline)) void apply_dropout(const Dropout& dropout, A scale, std::uint64_t index, std::int64_t hidden,
+                                             std::uint32_t* words, A* row) {
   // Whole draws of four, from the one that holds the row's first element.
   const std::uint64_t first = index / 4;
   const std::int64_t skip = static_cast<std::int64_t>(index % 4), draws = (skip + hidden + 3) / 4;
@@ -157,11 +157,9 @@ struct AddLayerNormGroup {
     for (std::int64_t r = begin; r < end; ++r) {
       const std::int64_t at = r * hidden;
       const RowStats<A> stats{static_cast<const A*>(args.mean)[r], static_cast<const A*>(args.rstd)[r]};
-      BiasStep<T> widen{static_cast<const T*>(args.total) + at, nullptr, row};
-      over_row<A>(hidden, widen);
       const GradientMeans<A> means =
-          sum_gradient<T>(static_cast<const T*>(args.grad_out) + at, row, stats, static_cast<const A*>(buffers.weight),
-                          hidden, grad, sums[0], sums[1]);
+          sum_gradient<T>(static_cast<const T*>(args.grad_out) + at, static_cast<const T*>(args.total) + at, stats,
+                          static_cast<const A*>(buffers.weight), hidden, row, grad, sums[0], sums[1]);
       GradTotalStep<T> step{grad,
                             row,
                             stats,

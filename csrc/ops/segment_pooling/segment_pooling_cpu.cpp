@@ -7,6 +7,7 @@
 #include "common/row_tasks.h"
 #include "ops/segment_pooling/segment_pooling.h"
 
+#define SENTCORE_ISA_WITH_BF16
 #define SENTCORE_ISA_SOURCE "ops/segment_pooling/segment_pooling_cpu_kernel.inl"
 #include "common/for_each_isa.h"
 
@@ -18,14 +19,14 @@ constexpr std::int64_t kFewSentences = 16;   // then their columns are shared ou
 constexpr std::int64_t kColumnsOfFew = 128;  // 16 vectors of float32 and 64 bytes
 
 void run_piece(const SegmentPooling& args, std::int64_t sentence, std::int64_t column, std::int64_t columns) {
-  SENTCORE_BEST_ISA(run_piece(args, sentence, column, columns));
+  SENTCORE_BEST_ISA_WITH_BF16(run_piece(args, sentence, column, columns));
 }
 void run_normalize(const SegmentPooling& args, std::int64_t sentence) {
-  SENTCORE_BEST_ISA(run_normalize(args, sentence));
+  SENTCORE_BEST_ISA_WITH_BF16(run_normalize(args, sentence));
 }
 void run_gradient(const SegmentPoolingBackward& args, std::int64_t sentence, std::int64_t column, std::int64_t columns,
                   void* grad, void* highest) {
-  SENTCORE_BEST_ISA(run_gradient(args, sentence, column, columns, grad, highest));
+  SENTCORE_BEST_ISA_WITH_BF16(run_gradient(args, sentence, column, columns, grad, highest));
 }
 
 // run(sentence, first column, columns, buffers of a thread) for all columns of all sentences.
