@@ -29,11 +29,15 @@ void run_gradient(const SegmentPoolingBackward& args, std::int64_t sentence, std
   SENTCORE_BEST_ISA_WITH_BF16(run_gradient(args, sentence, column, columns, grad, highest));
 }
 
+std::int64_t columns_of_piece(const SegmentPooling& args) {
+  return args.sentences < kFewSentences ? std::min(kColumnsOfFew, args.hidden) : args.hidden;
+}
+
 // run(sentence, first column, columns, buffers of a thread) for all columns of all sentences.
 template <typename Run>
 void for_pieces(const SegmentPooling& args, const Run& run) {
   if (args.sentences == 0 || args.hidden == 0) return;
-  const std::int64_t width = args.sentences < kFewSentences ? std::min(kColumnsOfFew, args.hidden) : args.hidden;
+  const std::int64_t width = columns_of_piece(args);
   const std::int64_t pieces = ceil_div(args.hidden, width), items = args.sentences * pieces;
   // Sentences of a batch come by length, so each share takes every n-th item and not a run of them.
   const std::int64_t slots = std::min(items, kMostSlots);
@@ -55,11 +59,10 @@ void for_pieces(const SegmentPooling& args, const Run& run) {
 void segment_pooling_cpu(const SegmentPooling& args) {
   for_pieces(args, [&](std::int64_t sentence, std::int64_t column, std::int64_t columns, const cpu::RowBuffers&) {
     run_piece(args, sentence, column, columns);
+    if (args.normalize && columns == args.hidden) run_normalize(args, sentence);
   });
-  if (!args.normalize) return;
-  cpu::for_rows(args.sentences, args.hidden, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t sentence = begin; sentence < end; ++sentence) run_normalize(args, sentence);
-  });
+  if (!args.normalize || columns_of_piece(args) == args.hidden) return;
+  for (std::int64_t sentence = 0; sentence < args.sentences; ++sentence) run_normalize(args, sentence);
 }
 
 void segment_pooling_backward_cpu(const SegmentPoolingBackward& args) {
