@@ -13,10 +13,10 @@ from sentcore._extension import extension
 
 OPS = Path(__file__).parent
 TESTS = {
-    "bias_gelu": "accurate",
+    "bias_gelu": "wherever",
     "int8_linear": "accurate and -13- or rounded or nan and -16",
     "rows": "width or nan or 16_bits",
-    "segment_pooling": "accurate or formula or nan",
+    "segment_pooling": "accurate or alone or nan",
     "varlen_attention": "matches or accurate or size or nan",
 }
 LOWER = ("portable", "avx2", "avx512", "avx512_vnni")

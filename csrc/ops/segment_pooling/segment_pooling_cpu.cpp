@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::int64_t kMostSlots = 64;      // shares of the work; more than threads, so that idle threads find some
 constexpr std::int64_t kFewSentences = 16;   // then their columns are shared out too
-constexpr std::int64_t kColumnsOfFew = 128;  // 16 vectors of float32 and 64 bytes
+constexpr std::int64_t kColumnsOfFew = 128;  // a multiple of what is summed in registers at a time
 
 void run_piece(const SegmentPooling& args, std::int64_t sentence, std::int64_t column, std::int64_t columns) {
   SENTCORE_BEST_ISA_WITH_BF16(run_piece(args, sentence, column, columns));
@@ -61,7 +61,7 @@ void segment_pooling_cpu(const SegmentPooling& args) {
     run_piece(args, sentence, column, columns);
     if (args.normalize && columns == args.hidden) run_normalize(args, sentence);
   });
-  if (!args.normalize || columns_of_piece(args) == args.hidden) return;
+  if (!args.normalize || (args.hidden > 0 && columns_of_piece(args) == args.hidden)) return;
   for (std::int64_t sentence = 0; sentence < args.sentences; ++sentence) run_normalize(args, sentence);
 }
 
