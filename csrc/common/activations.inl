@@ -78,10 +78,9 @@ SENTCORE_INLINE Vec<cpu::Wide<T>> gelu_erf(Vec<cpu::Wide<T>> x) {
   return x * normal_cdf<T>(x);
 }
 template <typename T>
-SENTCORE_INLINE Vec<cpu::Wide<T>> gelu_erf_grad(Vec<cpu::Wide<T>> x) {
+SENTCORE_INLINE Vec<cpu::Wide<T>> gelu_erf_grad(Vec<cpu::Wide<T>> x, Vec<cpu::Wide<T>> cdf) {  // cdf: Phi(x)
   using A = cpu::Wide<T>;
-  const Vec<A> density = A(0.39894228040143267794) * exp2_of<T>(x * x * A(-0.72134752044448170));  // exp(-x^2 / 2)
-  return normal_cdf<T>(x) + x * density;
+  return cdf + x * A(0.39894228040143267794) * exp2_of<T>(x * x * A(-0.72134752044448170));  // exp(-x^2 / 2)
 }
 
 // 1 / (1 + 2^-x), and its derivative by x / log2(e), which 1 - value would lose where value is nearly 1.

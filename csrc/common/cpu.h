@@ -1,4 +1,4 @@
-// What the CPU kernels share: element types, the instruction set of the machine at hand, torch's thread pool.
+// What the CPU kernels share: element types and torch's thread pool. for_each_isa.h picks the instruction set.
 #pragma once
 
 #include <cstdint>
@@ -32,60 +32,6 @@ SENTCORE_HD void narrow(float value, float& target) { target = value; }
 SENTCORE_HD void narrow(double value, double& target) { target = value; }
 SENTCORE_HD void narrow(float value, BFloat16& target) { target.bits = bfloat16_bits_from_float(value); }
 SENTCORE_HD void narrow(float value, Float16& target) { target.bits = float16_bits_from_float(value); }
-
-// ---- instruction sets ----
-// One binary serves old and new machines: run_best<Body>(arguments...) calls Body::run, which must be SENTCORE_HD, in
-// the copy compiled for the best instruction set here.
-
-#if defined(__x86_64__) && defined(__GNUC__)
-
-template <typename Body, typename... Args>
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))) void run_avx512(const Args&... args) {
-  Body::run(args...);
-}
-
-template <typename Body, typename... Args>
-__attribute__((target("avx2,fma"))) void run_avx2(const Args&... args) {
-  Body::run(args...);
-}
-
-template <typename Body, typename... Args>
-void run_best(const Args&... args) {
-  static const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx512) return run_avx512<Body>(args...);
-  if (avx2) return run_avx2<Body>(args...);
-  Body::run(args...);
-}
-
-#else
-
-template <typename Body, typename... Args>
-void run_best(const Args&... args) {
-  Body::run(args...);
-}
-
-#endif
-
-// ---- sums ----
-
-// Sum of term(j) over j < count, in a fixed order: 16 running sums, which a compiler may keep in vector registers
-// without reordering any addition.
-template <typename A, typename Term>
-SENTCORE_HD A sum_over(std::int64_t count, const Term& term) {
-  constexpr int kLanes = 16;
-  A lanes[kLanes] = {};
-  std::int64_t j = 0;
-  for (; j + kLanes <= count; j += kLanes) {
-    for (int k = 0; k < kLanes; ++k) lanes[k] += term(j + k);
-  }
-  for (; j < count; ++j) lanes[j % kLanes] += term(j);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int k = 0; k < width; ++k) lanes[k] += lanes[k + width];
-  }
-  return lanes[0];
-}
 
 // ---- threads ----
 

@@ -19,7 +19,7 @@ struct SquaresStep {
 
   SENTCORE_INLINE void operator()(std::int64_t j, std::int64_t count, int slot) {
     const Vec<A> difference = load(row + j) - mean;
-    squares.slot[slot] += lanes_before<A>(difference * difference, 0, count, A(0));
+    squares.slot[slot] += first_lanes<A>(difference * difference, count);
   }
 };
 
@@ -57,53 +57,57 @@ SENTCORE_INLINE void normalize_row(const cpu::Wide<T>* row, RowStats<cpu::Wide<T
 }
 
 // ---- backward ----
-// n = (row - mean) * rstd and g = grad_out * weight; the gradient of row is rstd * (g - mean(g) - n * mean(g * n)).
+// n = (value - mean) * rstd and g = grad_out * weight; the gradient of a value is rstd * (g - mean(g) - n * mean(g *
+// n)).
 
 template <typename A>
 struct GradientMeans {
   A plain, times;  // mean(g), mean(g * n)
 };
 
-template <typename T>
+template <typename T, typename S>
 struct GradientSumsStep {
   using A = cpu::Wide<T>;
   const T* grad_out;
-  A* row;  // becomes n
+  const S* values;
   RowStats<A> stats;
   const A* weight;
+  A* normalized;   // becomes n
   A* grad;         // becomes g
   A* grad_weight;  // + grad_out * n
   A* grad_bias;    // + grad_out
   Slots<A> plain, times;
 
   SENTCORE_INLINE void operator()(std::int64_t j, std::int64_t count, int slot) {
-    const Vec<A> from = load_at(grad_out + j, count), n = (load(row + j) - stats.mean) * stats.rstd;
+    const Vec<A> from = load_at(grad_out + j, count), n = (load_at(values + j, count) - stats.mean) * stats.rstd;
     const Vec<A> g = from * load(weight + j);
     store(grad_weight + j, load(grad_weight + j) + from * n);
     store(grad_bias + j, load(grad_bias + j) + from);
-    store(row + j, n);
+    store(normalized + j, n);
     store(grad + j, g);
     plain.slot[slot] += g;
     times.slot[slot] += g * n;
   }
 };
 
-// The first pass over a row: grad_out [H] is zero from H on, so that no element there reaches a sum.
-template <typename T>
-SENTCORE_INLINE GradientMeans<cpu::Wide<T>> sum_gradient(const T* grad_out, cpu::Wide<T>* row,
+// The first pass over a row, of which `values` [H] T or A may be `normalized`: grad_out [H] is zero from H on, so that
+// no element there reaches a sum.
+template <typename T, typename S>
+SENTCORE_INLINE GradientMeans<cpu::Wide<T>> sum_gradient(const T* grad_out, const S* values,
                                                          RowStats<cpu::Wide<T>> stats, const cpu::Wide<T>* weight,
-                                                         std::int64_t hidden, cpu::Wide<T>* grad,
-                                                         cpu::Wide<T>* grad_weight, cpu::Wide<T>* grad_bias) {
+                                                         std::int64_t hidden, cpu::Wide<T>* normalized,
+                                                         cpu::Wide<T>* grad, cpu::Wide<T>* grad_weight,
+                                                         cpu::Wide<T>* grad_bias) {
   using A = cpu::Wide<T>;
-  GradientSumsStep<T> step{grad_out, row, stats, weight, grad, grad_weight, grad_bias, {}, {}};
+  GradientSumsStep<T, S> step{grad_out, values, stats, weight, normalized, grad, grad_weight, grad_bias, {}, {}};
   over_row<A>(hidden, step);
   return {step.plain.sum() / static_cast<A>(hidden), step.times.sum() / static_cast<A>(hidden)};
 }
 
 // The second: the gradient of one vector of the row.
 template <typename A>
-SENTCORE_INLINE Vec<A> gradient_at(const A* grad, const A* row, RowStats<A> stats, GradientMeans<A> means) {
-  return (load(grad) - means.plain - load(row) * means.times) * stats.rstd;
+SENTCORE_INLINE Vec<A> gradient_at(const A* grad, const A* normalized, RowStats<A> stats, GradientMeans<A> means) {
+  return (load(grad) - means.plain - load(normalized) * means.times) * stats.rstd;
 }
 
 // ---- sums over the rows of a group ----

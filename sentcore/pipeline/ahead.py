@@ -26,15 +26,21 @@ def one_ahead(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[M
         except Exception as error:
             return True, None, error
 
+    there, item, error = read()
+    following = read() if there and error is None else None
+    if following is not None and not following[0]:  # one alone is not worth a thread
+        yield make(item)
+        return
     with ThreadPoolExecutor(1, thread_name_prefix="sentcore-ahead") as pool:
         pending: Future[Made] | None = None
-        while True:
-            there, item, error = read()
-            following = pool.submit(make, item) if there and error is None else None
+        while there:
+            made = pool.submit(make, item) if error is None else None
             if pending is not None:
                 yield pending.result()
             if error is not None:
                 raise error
-            if following is None:
-                return
-            pending = following
+            pending = made
+            there, item, error = following if following is not None else read()
+            following = None
+        if pending is not None:
+            yield pending.result()

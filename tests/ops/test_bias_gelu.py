@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -45,6 +46,22 @@ def test_as_accurate_as_plain_pytorch(dtype, tokens, width, name):
     for index, value in enumerate(exact):
         assert ours[index].dtype == dtype
         assert_as_accurate(ours[index], plain[index], value, f"result {index}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_accurate_wherever_x_is(dtype, approximate):
+    borders = [-12, -6, -4, -2, -1, -0.1, -1e-3, 0, 1e-3, 0.1, 1, 3, 6, 12, 100]
+    for low, high in pairwise(borders):
+        x = torch.linspace(low, high, 3000, dtype=torch.float64).to(dtype).view(3, 1000)
+        ours, plain, exact = (
+            with_gradients(
+                lambda x, room=room: room.bias_gelu(x, None, approximate=approximate), [value], torch.ones_like(value)
+            )
+            for room, value in ((ops, x), (ops.reference, x), (ops.reference, x.double()))
+        )
+        for index, what in enumerate(("gelu", "derivative")):
+            assert_as_accurate(ours[index], plain[index], exact[index], f"{what} from {low} to {high}")
 
 
 def test_definition_is_the_formula():

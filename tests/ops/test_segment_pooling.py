@@ -73,6 +73,23 @@ def test_gradcheck(mode, normalize):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_sentence_alone_has_the_same_bits(dtype, mode):
+    x, cu = draw([*LENGTHS, *range(30)], 200, dtype)
+    grad_out = torch.linspace(-1, 1, (len(cu) - 1) * 200).view(-1, 200)
+    results = []
+    for first, last in [(0, len(x)), *pairwise(cu.tolist())]:
+        leaf = x[first:last].clone().requires_grad_()
+        lengths = cu if last - first == len(x) else torch.tensor([0, last - first], dtype=torch.int32)
+        out = ops.segment_pooling(leaf, lengths, mode=mode, skip=1, normalize=True)
+        out.backward(grad_out if lengths is cu else grad_out[len(results) - 1][None])
+        results.append((out, leaf.grad))
+    together, *alone = results
+    assert torch.equal(together[0], torch.cat([out for out, _ in alone]))
+    assert torch.equal(together[1], torch.cat([grad for _, grad in alone]))
+
+
 def test_nan_and_infinity_stay_in_their_tokens():
     x, cu = draw([3, 2], 2)
     x[1], x[3] = torch.nan, torch.inf

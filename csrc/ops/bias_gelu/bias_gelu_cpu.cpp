@@ -6,6 +6,7 @@
 #include "common/row_tasks.h"
 #include "ops/bias_gelu/bias_gelu.h"
 
+#define SENTCORE_ISA_WITH_BF16
 #define SENTCORE_ISA_SOURCE "ops/bias_gelu/bias_gelu_cpu_kernel.inl"
 #include "common/for_each_isa.h"
 
@@ -13,10 +14,10 @@ namespace sentcore {
 namespace {
 
 void run_rows(const BiasGeluForward& args, const void* bias, std::int64_t begin, std::int64_t end) {
-  SENTCORE_BEST_ISA(run_rows(args, bias, begin, end));
+  SENTCORE_BEST_ISA_WITH_BF16(run_rows(args, bias, begin, end));
 }
 void run_group(const BiasGeluBackward& args, const void* bias, void* sums, std::int64_t group) {
-  SENTCORE_BEST_ISA(run_group(args, bias, sums, group));
+  SENTCORE_BEST_ISA_WITH_BF16(run_group(args, bias, sums, group));
 }
 
 }  // namespace

@@ -36,7 +36,8 @@ struct GeluGradStep {
   SENTCORE_INLINE void operator()(std::int64_t j, std::int64_t count, int) {
     Vec<A> total = load_at(x + j, count);
     if (bias != nullptr) total += load(bias + j);
-    const Vec<A> grad = load_at(grad_out + j, count) * (tanh ? gelu_tanh_grad<T>(total) : gelu_erf_grad<T>(total));
+    const Vec<A> slope = tanh ? gelu_tanh_grad<T>(total) : gelu_erf_grad<T>(total, normal_cdf<T>(total));
+    const Vec<A> grad = load_at(grad_out + j, count) * slope;
     store_at(grad_x + j, grad, count);
     store(sums + j, load(sums + j) + grad);
   }

@@ -19,6 +19,7 @@ struct BiasGeluLayerNormBuffers {
 }  // namespace
 }  // namespace sentcore
 
+#define SENTCORE_ISA_WITH_BF16
 #define SENTCORE_ISA_SOURCE "ops/bias_gelu_layer_norm/bias_gelu_layer_norm_cpu_kernel.inl"
 #include "common/for_each_isa.h"
 
@@ -27,10 +28,10 @@ namespace {
 
 void run_rows(const BiasGeluLayerNormForward& args, const BiasGeluLayerNormBuffers& buffers, std::int64_t begin,
               std::int64_t end) {
-  SENTCORE_BEST_ISA(run_rows(args, buffers, begin, end));
+  SENTCORE_BEST_ISA_WITH_BF16(run_rows(args, buffers, begin, end));
 }
 void run_group(const BiasGeluLayerNormBackward& args, const BiasGeluLayerNormBuffers& buffers, std::int64_t group) {
-  SENTCORE_BEST_ISA(run_group(args, buffers, group));
+  SENTCORE_BEST_ISA_WITH_BF16(run_group(args, buffers, group));
 }
 
 }  // namespace

@@ -24,9 +24,9 @@ struct ActivateStep {
   SENTCORE_INLINE void operator()(std::int64_t j, std::int64_t count, int slot) {
     Vec<A> total = load_at(x + j, count);
     if (bias != nullptr) total += load(bias + j);
-    const Vec<A> value = gelu_erf<T>(total);
+    const Vec<A> cdf = normal_cdf<T>(total), value = total * cdf;
     store(activated + j, value);
-    if (slope != nullptr) store(slope + j, gelu_erf_grad<T>(total));
+    if (slope != nullptr) store(slope + j, gelu_erf_grad<T>(total, cdf));
     sums.slot[slot] += value;
   }
 };
@@ -86,7 +86,7 @@ struct BiasGeluLayerNormGroup {
       over_row<A>(args.hidden, activate);
       const RowStats<A> stats = stats_of(row, activate.sums.sum(), args.hidden, args.eps);
       const GradientMeans<A> means = sum_gradient<T>(static_cast<const T*>(args.grad_out) + at, row, stats, weight,
-                                                     args.hidden, grad, sums[1], sums[2]);
+                                                     args.hidden, row, grad, sums[1], sums[2]);
       GradXStep<T> step{grad, row, slope, stats, means, static_cast<T*>(args.grad_x) + at, sums[0]};
       over_row<A>(args.hidden, step);
     }

@@ -20,6 +20,7 @@ struct EmbeddingPlaces {
 }  // namespace
 }  // namespace sentcore
 
+#define SENTCORE_ISA_WITH_BF16
 #define SENTCORE_ISA_SOURCE "ops/embedding_layer_norm/embedding_layer_norm_cpu_kernel.inl"
 #include "common/for_each_isa.h"
 
@@ -31,11 +32,11 @@ constexpr std::int64_t kColumnsOfFewRows = 128;
 
 void run_rows(const EmbeddingLayerNorm& args, const void* weight, const void* norm_bias, void* buffer,
               std::int64_t begin, std::int64_t end) {
-  SENTCORE_BEST_ISA(run_rows(args, weight, norm_bias, buffer, begin, end));
+  SENTCORE_BEST_ISA_WITH_BF16(run_rows(args, weight, norm_bias, buffer, begin, end));
 }
 void run_gradient(const EmbeddingGradient& args, const EmbeddingPlaces& places, std::int64_t row, std::int64_t column,
                   std::int64_t columns, void* buffer) {
-  SENTCORE_BEST_ISA(run_gradient(args, places, row, column, columns, buffer));
+  SENTCORE_BEST_ISA_WITH_BF16(run_gradient(args, places, row, column, columns, buffer));
 }
 
 }  // namespace

@@ -34,15 +34,21 @@ struct GatherStep {
 template <typename T>
 struct EmbeddingRows {
   using A = cpu::Wide<T>;
+  static constexpr std::int64_t kAhead = 2;  // tokens
 
   static SENTCORE_INLINE const T* row_of(const EmbeddingTable& table, std::int64_t token, std::int64_t hidden) {
     return table.table == nullptr ? nullptr : static_cast<const T*>(table.table) + table.ids[token] * hidden;
+  }
+  // Rows of the word table lie anywhere; no hardware looks ahead.
+  static SENTCORE_INLINE void prefetch(const T* row, std::int64_t hidden) {
+    for (std::int64_t j = 0; j < hidden; j += 64 / static_cast<std::int64_t>(sizeof(T))) __builtin_prefetch(row + j);
   }
   static void run(const EmbeddingLayerNorm& args, const void* weight, const void* norm_bias, void* buffer,
                   std::int64_t begin, std::int64_t end) {
     const std::int64_t hidden = args.hidden;
     A* const row = static_cast<A*>(buffer);
     for (std::int64_t token = begin; token < end; ++token) {
+      if (token + kAhead < end) prefetch(row_of(args.tables[0], token + kAhead, hidden), hidden);
       T* const total = args.total == nullptr ? nullptr : static_cast<T*>(args.total) + token * hidden;
       GatherStep<T> gather{row_of(args.tables[0], token, hidden),
                            row_of(args.tables[1], token, hidden),

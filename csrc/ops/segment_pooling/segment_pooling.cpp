@@ -1,5 +1,5 @@
-// segment_pooling and its backward as torch calls them: checks, outputs, and the kernels on CUDA. The schemas are in
-// sentcore/ops/segment_pooling/register.py.
+// segment_pooling and its backward as torch calls them: checks, outputs, and the kernel of the device. The schemas
+// are in sentcore/ops/segment_pooling/register.py.
 
 #include "ops/segment_pooling/segment_pooling.h"
 
@@ -10,9 +10,36 @@
 #include "common/register.h"
 #ifdef SENTCORE_WITH_CUDA
 #include "common/stream.h"
+#endif
 
 namespace sentcore {
 namespace {
+
+// ---- the two devices ----
+
+#ifdef SENTCORE_CPU_OPS
+struct Cpu {
+  static constexpr bool kHasFloat64 = true, kReadsLengths = true;
+  static void run(const SegmentPooling& args, const Tensor&) { segment_pooling_cpu(args); }
+  static void run(const SegmentPoolingBackward& args, const Tensor&) { segment_pooling_backward_cpu(args); }
+};
+#endif
+
+#ifdef SENTCORE_WITH_CUDA
+struct Cuda {
+  static constexpr bool kHasFloat64 = false, kReadsLengths = false;  // it would wait for the device
+  static void run(const SegmentPooling& args, const Tensor& x) {
+    const OnDeviceOf guard(x);
+    check_launch("segment_pooling", segment_pooling_cuda(args, current_stream(x)));
+  }
+  static void run(const SegmentPoolingBackward& args, const Tensor& x) {
+    const OnDeviceOf guard(x);
+    check_launch("segment_pooling_backward", segment_pooling_backward_cuda(args, current_stream(x)));
+  }
+};
+#endif
+
+// ---- checks ----
 
 PoolingMode mode_of(const Checks& check, const std::string& name) {
   if (name == "cls") return PoolingMode::cls;
@@ -25,11 +52,21 @@ PoolingMode mode_of(const Checks& check, const std::string& name) {
              "'; accepted: cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken. Choose one of these");
 }
 
+// The lengths are on the CPU and contiguous.
+void check_lengths(const Checks& check, const std::int32_t* cu_seqlens, std::int64_t sentences, std::int64_t tokens) {
+  bool rises = cu_seqlens[0] == 0 && cu_seqlens[sentences] == tokens;
+  for (std::int64_t i = 0; i < sentences; ++i) rises &= cu_seqlens[i] <= cu_seqlens[i + 1];
+  if (rises) return;
+  check.fail("cu_seqlens goes from " + std::to_string(cu_seqlens[0]) + " to " + std::to_string(cu_seqlens[sentences]) +
+             ", or falls in between; accepted: from 0 to " + std::to_string(tokens) +
+             ", the rows of x, without falling. Pass the batch's own");
+}
+
 // The tensors are contiguous and outlive the launch; out and norm are filled in by the caller.
+template <typename Device>
 SegmentPooling given_of(const Checks& check, const Tensor& x, const Tensor& cu_seqlens, const std::string& mode,
                         std::int64_t skip, bool normalize) {
-  check.dtype("x", x, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half},
-              "Convert it, e.g. with .float(); float64 runs on the CPU alone");
+  check.floating<Device>("x", x);
   check.dimensions("x", x, 2, "[T, H]");
   check.same_device("cu_seqlens", cu_seqlens, "x", x);
   check.dtype("cu_seqlens", cu_seqlens, {ScalarType::Int}, "Convert it with .int()");
@@ -46,39 +83,44 @@ SegmentPooling given_of(const Checks& check, const Tensor& x, const Tensor& cu_s
   return given;
 }
 
-// x [T,H], cu_seqlens [B+1] int32 -> out [B,H] float32, norm [B] float32 ([0] unless normalize).
+// ---- forward and backward ----
+
+// x [T,H], cu_seqlens [B+1] int32 -> out [B,H], norm [B] ([0] unless normalize), both float32 (float64).
+template <typename Device>
 std::tuple<Tensor, Tensor> forward(const Tensor& x, const Tensor& cu_seqlens, std::string mode, std::int64_t skip,
                                    bool normalize) {
   const Checks check("segment_pooling");
-  SegmentPooling args = given_of(check, x, cu_seqlens, mode, skip, normalize);
-  Tensor out = new_output(x, {args.sentences, args.hidden}, ScalarType::Float);
-  Tensor norm = new_output(x, {normalize ? args.sentences : 0}, ScalarType::Float);
+  SegmentPooling args = given_of<Device>(check, x, cu_seqlens, mode, skip, normalize);
+  Tensor out = new_output(x, {args.sentences, args.hidden}, sum_dtype(x));
+  Tensor norm = new_output(x, {normalize ? args.sentences : 0}, sum_dtype(x));
   const Tensor x_in = as_contiguous(x), cu_in = as_contiguous(cu_seqlens);
   args.x = x_in.const_data_ptr();
   args.cu_seqlens = static_cast<const std::int32_t*>(cu_in.const_data_ptr());
-  args.out = static_cast<float*>(out.mutable_data_ptr());
-  if (normalize) args.norm = static_cast<float*>(norm.mutable_data_ptr());
-  const OnDeviceOf guard(x);
-  check_launch("segment_pooling", segment_pooling_cuda(args, current_stream(x)));
+  args.out = out.mutable_data_ptr();
+  if (normalize) args.norm = norm.mutable_data_ptr();
+  if (Device::kReadsLengths) check_lengths(check, args.cu_seqlens, args.sentences, x.sizes()[0]);
+  Device::run(args, x);
   return {out, norm};
 }
 
-// grad_out [B,H] float32, x [T,H], cu_seqlens [B+1] int32, out and norm as the forward gave them -> grad_x [T,H].
+// grad_out [B,H] float32 (float64), x [T,H], cu_seqlens [B+1] int32, out and norm as the forward gave them -> grad_x
+// [T,H].
+template <typename Device>
 Tensor backward(const Tensor& grad_out, const Tensor& x, const Tensor& cu_seqlens, const Tensor& out,
                 const Tensor& norm, std::string mode, std::int64_t skip, bool normalize) {
   const Checks check("segment_pooling_backward");
   SegmentPoolingBackward args{};
-  args.given = given_of(check, x, cu_seqlens, mode, skip, normalize);
+  args.given = given_of<Device>(check, x, cu_seqlens, mode, skip, normalize);
   const std::int64_t sentences = args.given.sentences, hidden = args.given.hidden;
   const auto check_rows = [&](const char* name, const Tensor& tensor) {
     check.same_device(name, tensor, "x", x);
-    check.dtype(name, tensor, {ScalarType::Float}, "Convert it with .float()");
+    check.dtype(name, tensor, {sum_dtype(x)}, "Convert it to float32, beside a float64 x to float64");
     check.shape(name, tensor, {sentences, hidden}, "[B, H]");
   };
   check_rows("grad_out", grad_out);
   check_rows("out", out);
   if (normalize) {
-    check.dtype("norm", norm, {ScalarType::Float}, "Pass what the forward gave");
+    check.dtype("norm", norm, {sum_dtype(x)}, "Pass what the forward gave");
     check.shape("norm", norm, {sentences}, "what the forward gave");
   }
   Tensor grad_x = new_output(x, {x.sizes()[0], hidden}, x.scalar_type());
@@ -86,21 +128,29 @@ Tensor backward(const Tensor& grad_out, const Tensor& x, const Tensor& cu_seqlen
   const Tensor out_in = as_contiguous(out), norm_in = as_contiguous(norm);
   args.given.x = x_in.const_data_ptr();
   args.given.cu_seqlens = static_cast<const std::int32_t*>(cu_in.const_data_ptr());
-  args.given.out = static_cast<float*>(const_cast<void*>(out_in.const_data_ptr()));  // read only
-  if (normalize) args.given.norm = static_cast<float*>(const_cast<void*>(norm_in.const_data_ptr()));
-  args.grad_out = static_cast<const float*>(grad_out_in.const_data_ptr());
+  args.given.out = const_cast<void*>(out_in.const_data_ptr());  // read only
+  if (normalize) args.given.norm = const_cast<void*>(norm_in.const_data_ptr());
+  args.grad_out = grad_out_in.const_data_ptr();
   args.grad_x = grad_x.mutable_data_ptr();
-  const OnDeviceOf guard(x);
-  check_launch("segment_pooling_backward", segment_pooling_backward_cuda(args, current_stream(x)));
+  if (Device::kReadsLengths) check_lengths(check, args.given.cu_seqlens, sentences, x.sizes()[0]);
+  Device::run(args, x);
   return grad_x;
 }
 
 }  // namespace
 
-SENTCORE_CUDA_OPS(m) {
-  m.impl("segment_pooling", TORCH_BOX(&forward));
-  m.impl("segment_pooling_backward", TORCH_BOX(&backward));
+#ifdef SENTCORE_CPU_OPS
+SENTCORE_CPU_OPS(m) {
+  m.impl("segment_pooling", TORCH_BOX(&forward<Cpu>));
+  m.impl("segment_pooling_backward", TORCH_BOX(&backward<Cpu>));
 }
+#endif
+
+#ifdef SENTCORE_WITH_CUDA
+SENTCORE_CUDA_OPS(m) {
+  m.impl("segment_pooling", TORCH_BOX(&forward<Cuda>));
+  m.impl("segment_pooling_backward", TORCH_BOX(&backward<Cuda>));
+}
+#endif
 
 }  // namespace sentcore
-#endif

@@ -110,20 +110,20 @@ __global__ void __launch_bounds__(kThreads, 4) forward(const SegmentPooling args
     }
   }
   const bool any = segment.begin < segment.end;
-  args.out[static_cast<std::int64_t>(blockIdx.x) * args.hidden + first_column + c] =
+  static_cast<float*>(args.out)[static_cast<std::int64_t>(blockIdx.x) * args.hidden + first_column + c] =
       any ? value * segment.factor() : 0.0f;
 }
 
 // A block a sentence: its row of out is scaled to length 1.
 __global__ void __launch_bounds__(kThreads) normalize(const SegmentPooling args) {
-  float* const out = args.out + static_cast<std::int64_t>(blockIdx.x) * args.hidden;
+  float* const out = static_cast<float*>(args.out) + static_cast<std::int64_t>(blockIdx.x) * args.hidden;
   float squares[1] = {0.0f};
   for (std::int64_t column = threadIdx.x; column < args.hidden; column += kThreads) {
     squares[0] += out[column] * out[column];
   }
   block_sum(squares);
   const float norm = sqrtf(squares[0]);
-  if (threadIdx.x == 0) args.norm[blockIdx.x] = norm;
+  if (threadIdx.x == 0) static_cast<float*>(args.norm)[blockIdx.x] = norm;
   for (std::int64_t column = threadIdx.x; column < args.hidden; column += kThreads) {
     out[column] /= norm > kLeastNorm ? norm : kLeastNorm;
   }
@@ -189,11 +189,11 @@ __global__ void __launch_bounds__(kThreads, 4) backward(const SegmentPoolingBack
   const std::int64_t sentence = blockIdx.x, column = (static_cast<std::int64_t>(blockIdx.y) * kWarpSize + lane) * N;
   const Segment segment(given, sentence);
   const bool max = segment.mode == PoolingMode::max;
-  const float* const grad_out = args.grad_out + sentence * given.hidden;
-  const float* const out = given.out + sentence * given.hidden;
+  const float* const grad_out = static_cast<const float*>(args.grad_out) + sentence * given.hidden;
+  const float* const out = static_cast<const float*>(given.out) + sentence * given.hidden;
   float along[1] = {0.0f}, scale = 1.0f;
   if (given.normalize) {
-    const float norm = given.norm[sentence];
+    const float norm = static_cast<const float*>(given.norm)[sentence];
     for (std::int64_t c = threadIdx.x; c < given.hidden; c += kThreads) along[0] += grad_out[c] * out[c];
     block_sum(along);
     if (!(norm > kLeastNorm)) along[0] = 0.0f;

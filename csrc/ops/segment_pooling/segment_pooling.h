@@ -1,6 +1,6 @@
 // segment_pooling: one row [H] for each of B sentences, out of its tokens' rows of x [T, H]; then, if asked, scaled to
-// length 1. Every tensor is contiguous. Arithmetic and out are float32; the order of additions depends
-// on the sentence alone.
+// length 1. Every tensor is contiguous. Arithmetic and `wide` are float32 (float64 when dtype is float64); the order of
+// additions depends on the sentence alone.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include "common/portable.h"
 #if defined(SENTCORE_WITH_CUDA) || defined(__CUDACC__)
 #include "common/device.cuh"
+#endif
 
 namespace sentcore {
 
@@ -22,19 +23,23 @@ struct SegmentPooling {
   bool normalize;
   const void* x;                   // [T, H] dtype
   const std::int32_t* cu_seqlens;  // [B + 1] int32
-  float* out;                      // [B, H] float32; zeros for a sentence without tokens
-  float* norm;                     // [B] float32, a row's length before it was scaled; null unless normalize
+  void* out;                       // [B, H] wide; zeros for a sentence without tokens
+  void* norm;                      // [B] wide, a row's length before it was scaled; null unless normalize
 };
 
 // Every row of a sentence is overwritten, with zeros where its token was left out.
 struct SegmentPoolingBackward {
-  SegmentPooling given;   // as the forward wrote them; out is read where normalize
-  const float* grad_out;  // [B, H] float32
-  void* grad_x;           // [T, H] dtype
+  SegmentPooling given;  // as the forward wrote them; out is read where normalize
+  const void* grad_out;  // [B, H] wide
+  void* grad_x;          // [T, H] dtype
 };
 
+void segment_pooling_cpu(const SegmentPooling& args);
+void segment_pooling_backward_cpu(const SegmentPoolingBackward& args);
+
+#if defined(SENTCORE_WITH_CUDA) || defined(__CUDACC__)
 cudaError_t segment_pooling_cuda(const SegmentPooling& args, cudaStream_t stream);
 cudaError_t segment_pooling_backward_cuda(const SegmentPoolingBackward& args, cudaStream_t stream);
+#endif
 
 }  // namespace sentcore
-#endif

@@ -1,0 +1,44 @@
+"""Gather, add and LayerNorm over 4,096 tokens in sentences of 32: the op beside plain PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sentcore import ops
+
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(params=DTYPES, ids="{0}".format)
+def tensors(request):
+    torch.manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, dtype=request.param)
+
+    ids = torch.randint(30522, (4096,)), torch.arange(4096) % 32, torch.zeros(4096, dtype=torch.int64)
+    return *ids, draw(30522, 384), draw(512, 384), draw(2, 384), draw(384), draw(384)
+
+
+def run(room, tensors):
+    return room.embedding_layer_norm(*tensors, eps=1e-12)
+
+
+@pytest.mark.benchmark(group="embedding_layer_norm")
+@pytest.mark.parametrize("name", ["op", "reference"])
+def test_forward(benchmark, tensors, name):
+    with torch.inference_mode():
+        out = benchmark(run, ops if name == "op" else ops.reference, tensors)
+        same = run(ops.reference, tensors)
+    tolerance = 1e-5 if tensors[3].dtype == torch.float32 else 2**-4  # plain PyTorch rounds in between
+    torch.testing.assert_close(out, same, atol=tolerance, rtol=tolerance, check_dtype=False)
+
+
+@pytest.mark.benchmark(group="embedding_layer_norm, backward")
+@pytest.mark.parametrize("name", ["op", "reference"])
+def test_backward(benchmark, tensors, name):
+    leaves = [t.requires_grad_() for t in tensors if t.is_floating_point()]
+    out = run(ops if name == "op" else ops.reference, tensors)
+    grad_out = torch.randn_like(out)
+    benchmark(torch.autograd.grad, out, leaves, grad_out, retain_graph=True)
