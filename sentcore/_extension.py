@@ -28,6 +28,9 @@ OPS = (
     "linear",
     "embedding_layer_norm",
     "segment_pooling",
+    "packed_linear",
+    "int8_linear",
+    "encoder_layers",
 )
 NATIVE = "native kernel"
 PLAIN = "plain PyTorch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 
 from sentcore._extension import WHY_ABSENT, extension
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
+from sentcore.ops.backends import check_backend
 from sentcore.ops.inference_linear import usable
 from sentcore.outputs import Pooling, check_precision
 
@@ -58,6 +60,18 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
             f"dtype is 'int8' on {device}; accepted there: float32, bfloat16, float16. int8 is for CPUs: device='cpu'"
         )
     return DTYPES[name]
+
+
+def pick_backend(backend: str) -> str:
+    """`backend` itself when this installation can give it; where "auto" is plain PyTorch, one warning says why."""
+    check_backend(backend)
+    if backend == "auto" and extension() is None and WHY_ABSENT not in _said:
+        _said.add(WHY_ABSENT)
+        warnings.warn(f"sentcore is running in plain PyTorch: {WHY_ABSENT}", RuntimeWarning, stacklevel=3)
+    return backend
+
+
+_said: set[str | None] = set()
 
 
 def check_batch_invariant(device: torch.device, dtype: torch.dtype, backend: str) -> None:

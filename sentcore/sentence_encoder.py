@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,21 +9,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from sentcore import _extension
+from sentcore.checkpoint.build import build_model
 from sentcore.checkpoint.load import Checkpoint, load_checkpoint
 from sentcore.checkpoint.resolve import resolve
 from sentcore.checkpoint.save import save_checkpoint
-from sentcore.encode_options import EncodeOptions, check_batch_invariant, pick_device, pick_dtype, pick_max_length
+from sentcore.encode_options import (
+    EncodeOptions,
+    check_batch_invariant,
+    pick_backend,
+    pick_device,
+    pick_dtype,
+    pick_max_length,
+)
 from sentcore.errors import ArgumentValueError
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
-from sentcore.model import SentenceModel
-from sentcore.ops.backends import check_backend
 from sentcore.outputs import quantize
 from sentcore.outputs.similarity import check_similarity_fn, similarity, similarity_pairwise
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline import (
     check_batch_tokens,
+    checked_windows,
     items_of,
     one_ahead,
     progress_bar,
@@ -70,11 +75,9 @@ class SentenceEncoder(nn.Module):
         super().__init__()
         chosen_device = pick_device(device)
         chosen_dtype = pick_dtype(dtype, chosen_device)
-        self.backend = check_backend(backend)
+        self.backend = pick_backend(backend)
         if batch_invariant:
             check_batch_invariant(chosen_device, chosen_dtype, backend)
-        if backend == "auto" and _extension.extension() is None:
-            _say_once(f"running in plain PyTorch: {_extension.WHY_ABSENT}")
         folder = resolve(model_name_or_path, revision=revision, local_files_only=local_files_only)
         checkpoint = load_checkpoint(folder)
         self.checkpoint: Checkpoint = checkpoint
@@ -86,7 +89,7 @@ class SentenceEncoder(nn.Module):
         self.default_prompt_name: str | None = checkpoint.default_prompt_name
         self.truncate_dim: int | None = checkpoint.truncate_dim
         self.similarity_fn_name = check_similarity_fn(checkpoint.similarity_fn_name or "cosine")
-        self.model = _build(checkpoint, backend, chosen_device, chosen_dtype)
+        self.model = build_model(checkpoint, backend, chosen_device, chosen_dtype)
         checkpoint.state_dict.clear()  # the model holds the weights now, perhaps in another dtype
         self.eval()
 
@@ -211,7 +214,7 @@ class SentenceEncoder(nn.Module):
         budget = check_batch_tokens(batch_tokens, self.device)
         first = 0
         with progress_bar(None, show_progress_bar) as bar:
-            checked = _checked_windows(sentences, window)
+            checked = checked_windows(sentences, window)
             for tokens in one_ahead(checked, lambda texts: self._tokenize(texts, options)):
                 rows = self._encode_window(tokens, options, budget, bar.advance)
                 report_non_finite(rows, first)
@@ -297,33 +300,3 @@ class SentenceEncoder(nn.Module):
             similarity_fn_name=self.similarity_fn_name,
             truncate_dim=self.truncate_dim,
         )
-
-
-def _checked_windows(sentences: Iterable[str], size: int) -> Iterator[list[str]]:
-    first = 0
-    for texts in windows(sentences, size):
-        yield check_texts(texts, first)[0]
-        first += len(texts)
-
-
-def _build(checkpoint: Checkpoint, backend: str, device: torch.device, dtype: torch.dtype) -> SentenceModel:
-    with torch.device("meta"):  # no time spent on weights that are replaced
-        encoder_only = SentenceModel(checkpoint.config, (), backend)
-    encoder_only.encoder.load_state_dict(checkpoint.state_dict, assign=True)
-    model = SentenceModel.__new__(SentenceModel)
-    nn.Module.__init__(model)
-    if dtype == torch.int8:
-        model.encoder = encoder_only.encoder.to_int8()
-    else:
-        model.encoder = encoder_only.encoder.to(device=device, dtype=dtype)
-    model.outputs = SentenceModel.build_outputs(checkpoint.modules, backend).to(device=device)
-    return model
-
-
-_said: set[str] = set()
-
-
-def _say_once(message: str) -> None:
-    if message not in _said:
-        _said.add(message)
-        warnings.warn(f"sentcore is {message}", RuntimeWarning, stacklevel=4)

@@ -41,10 +41,10 @@ def throughput(found: dict[str, peers.Encode], texts: list[str], rounds: int) ->
 
 def latency(found: dict[str, peers.Encode], tokenizer, rounds: int) -> dict[str, dict[str, float]]:
     """Median milliseconds of one text, by its tokens."""
-    words = ["storage", "engine", "pages", "disk", "reads", "memory", "index", "writes"]
+    words = ["the", "storage", "engine", "of", "a", "database", "writes", "its"]
     result: dict[str, dict[str, float]] = {name: {} for name in found}
     for length in (10, 16, 32, 64, 128, 256):
-        text = " ".join((words * 20)[: length - 2])
+        text = " ".join((words * 40)[: length - 2])
         assert len(tokenizer.encode(text).ids) == length
         times: dict[str, list[float]] = {name: [] for name in found}
         for _ in range(rounds):

@@ -68,14 +68,15 @@ class _Gathered:
             if held[name] is not None
         ]
         self._state = self._state_now()
-        self.weights = self._gather(layers) if all(map(_is_plain, layers)) and not any(self._hooks) else None
+        self._hooked = any(self._hooks)
+        self.weights = self._gather(layers) if all(map(_is_plain, layers)) and not self._hooked else None
 
     def is_current(self) -> bool:
         """Whether no module, tensor, value or hook has changed since."""
         return (
             all(held.get(name) is child for held, name, child in self._children)
             and all(len(held) == size for held, size in self._sizes)
-            and not (any(self._hooks) and self.weights is not None)
+            and any(self._hooks) == self._hooked
             and self._state == self._state_now()
         )
 

@@ -73,10 +73,10 @@ class Attention(nn.Module):
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         """[T, H] -> [T, 3, N, D]."""
         if self.query is None:
-            return self.qkv(x).view(x.shape[0], 3, self.num_heads, -1)
+            return self.qkv(x).view(x.shape[0], 3, self.num_heads, x.shape[1] // self.num_heads)
         linears = (self.query, self.key, self.value)
         if usable(x, self.backend):
-            return self._packed_qkv(x, linears).view(x.shape[0], 3, self.num_heads, -1)
+            return self._packed_qkv(x, linears).view(x.shape[0], 3, self.num_heads, x.shape[1] // self.num_heads)
         weights, biases = zip(*((linear.weight, linear.bias) for linear in linears), strict=True)
         return ops_of(self.backend).qkv_projection(x, weights, biases, num_heads=self.num_heads)
 

@@ -14,6 +14,8 @@ from sentcore.ops.bias_gelu_layer_norm import reference as _bias_gelu_layer_norm
 from sentcore.ops.checks import draw_seed
 from sentcore.ops.embedding_layer_norm import embedding_layer_norm
 from sentcore.ops.embedding_layer_norm import reference as _embedding_layer_norm
+from sentcore.ops.encoder_layers import encoder_layers
+from sentcore.ops.encoder_layers import reference as _encoder_layers
 from sentcore.ops.int8_linear import Int8Weight, int8_linear, quantize_weight
 from sentcore.ops.int8_linear import reference as _int8_linear
 from sentcore.ops.linear import linear
@@ -32,6 +34,7 @@ reference = SimpleNamespace(
     bias_gelu=_bias_gelu.bias_gelu,
     bias_gelu_layer_norm=_bias_gelu_layer_norm.bias_gelu_layer_norm,
     embedding_layer_norm=_embedding_layer_norm.embedding_layer_norm,
+    encoder_layers=_encoder_layers.encoder_layers,
     int8_linear=_int8_linear.int8_linear,
     linear=_linear.linear,
     packed_linear=_packed_linear.packed_linear,
@@ -49,6 +52,7 @@ __all__ = [
     "bias_gelu_layer_norm",
     "draw_seed",
     "embedding_layer_norm",
+    "encoder_layers",
     "int8_linear",
     "linear",
     "pack_weight",

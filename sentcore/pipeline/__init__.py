@@ -1,8 +1,17 @@
 """Long work: windows of texts, batches by token budget, progress, results by sentence."""
 
 from sentcore.pipeline.ahead import one_ahead
-from sentcore.pipeline.batches import check_batch_tokens, run_batches, windows
+from sentcore.pipeline.batches import check_batch_tokens, checked_windows, run_batches, windows
 from sentcore.pipeline.progress import progress_bar
 from sentcore.pipeline.results import items_of, report_non_finite
 
-__all__ = ["check_batch_tokens", "items_of", "one_ahead", "progress_bar", "report_non_finite", "run_batches", "windows"]
+__all__ = [
+    "check_batch_tokens",
+    "checked_windows",
+    "items_of",
+    "one_ahead",
+    "progress_bar",
+    "report_non_finite",
+    "run_batches",
+    "windows",
+]

@@ -11,6 +11,7 @@ import torch
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 from sentcore.inputs.packing import pack_batch
 from sentcore.inputs.planning import plan_batches
+from sentcore.inputs.texts import check_texts
 from sentcore.packed import PackedBatch, TokenizedTexts
 
 WINDOW = 32_768  # texts tokenized at once; what is held of a corpus beside its results
@@ -41,6 +42,14 @@ def windows(texts: Iterable[str], size: int = WINDOW) -> Iterator[list[str]]:
     iterator = iter(texts)
     while window := list(islice(iterator, size)):
         yield window
+
+
+def checked_windows(sentences: Iterable[str], size: int) -> Iterator[list[str]]:
+    """The same of what is checked to be texts; a bad one is named by its place in all of them."""
+    first = 0
+    for texts in windows(sentences, size):
+        yield check_texts(texts, first)[0]
+        first += len(texts)
 
 
 def run_batches(
