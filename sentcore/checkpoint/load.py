@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sentcore.checkpoint import files, layout
-from sentcore.checkpoint.families import FAMILIES
+from sentcore.checkpoint.families import family_of
 from sentcore.checkpoint.modules import module_folders, read_modules
 from sentcore.checkpoint.weights import encoder_state
 from sentcore.config import EncoderConfig
@@ -63,7 +63,8 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     transformer = folders[0][1]
     path = transformer / layout.CONFIG
     values = files.read_json(path)
-    family = _family(values, path)
+    _refuse_quantized(values, path)
+    family = family_of(values, path)
     config = family.config_from_hf(values, path)
     modules, dimension = read_modules(folders, config.hidden_size)
     max_length, do_lower_case = _text_limits(transformer, config)
@@ -81,18 +82,11 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     )
 
 
-def _family(values: dict, path: Path):
+def _refuse_quantized(values: dict, path: Path) -> None:
     if values.get("quantization_config"):
         raise CheckpointError(
             f"{path}: quantization_config is set; accepted: unquantized weights. Use the original checkpoint"
         )
-    model_type = values.get("model_type")
-    if model_type not in FAMILIES:
-        raise CheckpointError(
-            f"{path}: model_type is {model_type!r}; accepted: {', '.join(FAMILIES)}. Another architecture would give wrong "
-            "features, so it is refused"
-        )
-    return FAMILIES[model_type]
 
 
 def _text_limits(folder: Path, config: EncoderConfig) -> tuple[int, bool]:
@@ -105,7 +99,7 @@ def _text_limits(folder: Path, config: EncoderConfig) -> tuple[int, bool]:
             max_length = files.field(values, "max_seq_length", (int,), None, path)
             do_lower_case = files.field(values, "do_lower_case", (bool,), False, path)
             break
-    longest = config.max_position_embeddings
+    longest = config.max_length
     path = folder / layout.TOKENIZER_CONFIG
     if max_length is None and path.is_file():
         max_length = files.field(files.read_json(path), "model_max_length", (int, float), None, path)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sentcore.checkpoint import layout
-from sentcore.checkpoint.families import FAMILIES
+from sentcore.checkpoint.families import family_of
 from sentcore.checkpoint.load import Checkpoint
 from sentcore.errors import ArgumentValueError
 from sentcore.outputs import Dense, Pooling
@@ -45,11 +45,8 @@ def save_checkpoint(
     if folder.exists() and not folder.is_dir():
         raise ArgumentValueError(f"folder is {folder}, a file; accepted: a folder, or a path where none is yet")
     folder.mkdir(parents=True, exist_ok=True)
-    family = FAMILIES[checkpoint.hf_config["model_type"]]
-    _tensors(
-        folder / layout.SAFETENSORS,
-        {family.hf_name(name): tensor for name, tensor in encoder_state.items()},
-    )
+    names = family_of(checkpoint.hf_config, folder / layout.CONFIG).NAMES
+    _tensors(folder / layout.SAFETENSORS, names.to_hf(encoder_state))
     config = {**checkpoint.hf_config, "dtype": _dtype_name(encoder_state)}
     config.pop("torch_dtype", None)
     _json(folder / layout.CONFIG, config)

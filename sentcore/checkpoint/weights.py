@@ -14,6 +14,7 @@ from sentcore.checkpoint import layout
 from sentcore.checkpoint.files import inside, read_json
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError, MissingFileError, NonFiniteError
+from sentcore.layers import Encoder
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _OTHER_FORMATS = ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "model.onnx", "onnx", "openvino")
@@ -58,29 +59,27 @@ def encoder_state(folder: Path, config: EncoderConfig, family: ModuleType) -> di
         CheckpointError: a tensor is missing, unknown or of another shape than config.json says.
         NonFiniteError: a tensor holds NaN or infinity.
     """
+    names = family.NAMES
     tensors, source = read_tensors(folder)
-    state: dict[str, torch.Tensor] = {}
-    unknown = []
-    for name, tensor in tensors.items():
-        try:
-            ours = family.our_name(name)
-        except KeyError:
-            unknown.append(name)
-            continue
-        if ours is not None:
-            state[ours] = tensor
-    wanted = family.shapes(config)
-    unknown += [family.hf_name(name) for name in state if name not in wanted]
-    missing = [family.hf_name(name) for name in wanted if name not in state]
+    state, unknown = names.to_ours(tensors)
+    wanted = shapes(config)
+    unknown += [names.hf_name(name) for name in state if name not in wanted]
+    missing = [names.hf_name(name) for name in wanted if name not in state]
     if missing or unknown:
         raise CheckpointError(
             f"{source} does not fit config.json:{_listed(' missing', missing)}{_listed(' not known', unknown)}; accepted: "
-            "the tensors of a BERT encoder with the layers config.json names. Check that both files are of one model"
+            "the tensors of the encoder that config.json describes. Check that both files are of one model"
         )
     for name, shape in wanted.items():
-        check_tensor(state[name], shape, f"{source}: {family.hf_name(name)}")
+        check_tensor(state[name], shape, f"{source}: {names.hf_name(name)}")
         state[name] = state[name].to(torch.float32)
     return state
+
+
+def shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """Name (ours) -> shape of every tensor the encoder needs."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in Encoder(config).state_dict().items()}
 
 
 def check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], where: str) -> None:

@@ -1,4 +1,4 @@
-"""An encoder's layers in one call where nothing stands between them: inference on a CPU, unadapted and unobserved."""
+"""An encoder's layers in one call where nothing stands between them: BERT's, inference on a CPU, unadapted and unobserved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sentcore.layers.int8 import Int8Linear
-from sentcore.ops.encoder_layers import encoder_layers
+from sentcore.ops.encoder_layers import TENSORS_OF_LAYER, encoder_layers
 from sentcore.ops.inference_linear import engine, usable
 from sentcore.packed import PackedBatch
 
@@ -23,12 +23,18 @@ class AllLayers:
     def __init__(self) -> None:
         self._gathered: _Gathered | None = None
 
-    def __call__(self, layers: nn.ModuleList, backend: str, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor | None:
-        """[T, H] -> [T, H], or None where the layers have to be run one by one."""
-        if layers.training or not len(layers) or not usable(x, backend) or engine(x.dtype) != "kernels":
+    def __call__(
+        self, encoder: nn.Module, x: torch.Tensor, batch: PackedBatch, count: int | None = None
+    ) -> torch.Tensor | None:
+        """[T, H] -> [T, H] through the first `count` layers (None: all), or None where they have to be run one by one."""
+        config, layers, order = encoder.config, encoder.layers, encoder.order()
+        count = len(order) if count is None else count
+        if layers.training or not count or not usable(x, encoder.backend) or engine(x.dtype) != "kernels":
+            return None
+        if not config.is_bert:
             return None
         if self._gathered is None or not self._gathered.is_current():
-            self._gathered = _Gathered(layers)
+            self._gathered = _Gathered(layers, order)
         gathered = self._gathered
         if gathered.weights is None or gathered.dtype != x.dtype:
             return None
@@ -36,7 +42,7 @@ class AllLayers:
             x,
             batch.cu_seqlens,
             batch.max_seqlen,
-            gathered.weights,
+            gathered.weights[: count * TENSORS_OF_LAYER],
             num_heads=gathered.num_heads,
             intermediate_size=gathered.intermediate_size,
             activation=gathered.activation,
@@ -54,7 +60,7 @@ class AllLayers:
 class _Gathered:
     """What `encoder_layers` wants of some layers, and whether it is still so."""
 
-    def __init__(self, layers: nn.ModuleList) -> None:
+    def __init__(self, layers: nn.ModuleList, order: list[int]) -> None:
         modules = list(layers.modules())
         # In the modules' own dicts, so that looking at all of them takes microseconds.
         self._children = [(m._modules, name, child) for m in modules for name, child in m._modules.items()]
@@ -69,7 +75,7 @@ class _Gathered:
         ]
         self._state = self._state_now()
         self._hooked = any(self._hooks)
-        self.weights = self._gather(layers) if all(map(_is_plain, layers)) and not self._hooked else None
+        self.weights = self._gather(layers, order) if all(map(_is_plain, layers)) and not self._hooked else None
 
     def is_current(self) -> bool:
         """Whether no module, tensor, value or hook has changed since."""
@@ -90,14 +96,14 @@ class _Gathered:
             state.append(-1 if tensor.is_inference() else tensor._version)
         return state
 
-    def _gather(self, layers: nn.ModuleList) -> list[torch.Tensor] | None:
+    def _gather(self, layers: nn.ModuleList, order: list[int]) -> list[torch.Tensor]:
         attention, feed_forward = layers[0].attention, layers[0].feed_forward
         self.num_heads = attention.num_heads
         self.activation, self.eps = feed_forward.hidden_act, feed_forward.layer_norm.eps
         self.dtype = feed_forward.layer_norm.weight.dtype
         gathered = [list(_weights_of(layer)) for layer in layers]
         self.intermediate_size = len(gathered[0][10])  # the bias of `up`
-        return [tensor.detach() for tensors in gathered for tensor in tensors]
+        return [tensor.detach() for place in order for tensor in gathered[place]]
 
 
 def _is_plain(layer: nn.Module) -> bool:

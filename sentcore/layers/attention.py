@@ -1,4 +1,4 @@
-"""Self-attention with its output projection, residual and LayerNorm."""
+"""Self-attention with its output projection."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import nn
 
 from sentcore.config import EncoderConfig
 from sentcore.layers.int8 import Int8Linear
+from sentcore.layers.positions import NOWHERE, Positions
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
@@ -14,48 +15,67 @@ from sentcore.packed import PackedBatch
 
 
 class Attention(nn.Module):
-    """LayerNorm(x + dropout(output(attention(x)))) (Vaswani et al. 2017).
+    """output(attention(x)) (Vaswani et al. 2017); the layer around it adds, drops out and normalizes.
 
     Queries, keys and values stay three nn.Linear, so that adapters and optimizers find the modules they know; the
-    projection reads the three weights in one op.
+    projection reads the three weights in one op. `layer_norm` stands behind the residual, or before x where the
+    architecture normalizes first; None before the first attention of such a one.
     """
 
-    def __init__(self, config: EncoderConfig, backend: str = "auto") -> None:
+    def __init__(self, config: EncoderConfig, backend: str = "auto", *, has_norm: bool = True) -> None:
         super().__init__()
         self.backend = backend
         self.num_heads = config.num_attention_heads
         self.attention_dropout_p = config.attention_probs_dropout_prob
-        self.hidden_dropout_p = config.hidden_dropout_prob
         hidden = config.hidden_size
-        self.query = nn.Linear(hidden, hidden)
-        self.key = nn.Linear(hidden, hidden)
-        self.value = nn.Linear(hidden, hidden)
-        self.output = nn.Linear(hidden, hidden)
-        self.layer_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.query = nn.Linear(hidden, hidden, bias=config.attention_bias)
+        self.key = nn.Linear(hidden, hidden, bias=config.attention_bias)
+        self.value = nn.Linear(hidden, hidden, bias=config.attention_bias)
+        self.output = nn.Linear(hidden, hidden, bias=config.attention_output_bias)
+        self.layer_norm = nn.LayerNorm(hidden, config.layer_norm_eps, bias=config.norm_bias) if has_norm else None
         self._packed_qkv, self._packed_output = InferenceLinear(), InferenceLinear()
 
-    def forward(self, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, batch: PackedBatch, positions: Positions = NOWHERE) -> torch.Tensor:
         """[T, H] -> [T, H]."""
-        ops = ops_of(self.backend)
-        attention_p = self.attention_dropout_p if self.training else 0.0
-        hidden_p = self.hidden_dropout_p if self.training else 0.0
-        qkv = self._project(x)
-        context = ops.varlen_attention(
-            qkv,
+        dropout_p = self.attention_dropout_p if self.training else 0.0
+        context = ops_of(self.backend).varlen_attention(
+            self._project(x, positions.rotary),
             batch.cu_seqlens,
             batch.max_seqlen,
-            dropout_p=attention_p,
-            seed=draw_seed(attention_p, None, x),
+            bias=positions.bias,
+            alibi_slopes=positions.alibi_slopes,
+            window=positions.window,
+            dropout_p=dropout_p,
+            seed=draw_seed(dropout_p, None, x),
         )
-        return ops.add_layer_norm(
-            self._output(context.flatten(1)),
-            x,
-            self.layer_norm.weight,
-            self.layer_norm.bias,
-            dropout_p=hidden_p,
-            seed=draw_seed(hidden_p, None, x),
-            eps=self.layer_norm.eps,
+        return self.project_output(context.flatten(1))
+
+    def of_rows(
+        self, x: torch.Tensor, rows: torch.Tensor, batch: PackedBatch, positions: Positions = NOWHERE
+    ) -> torch.Tensor:
+        """[T, H], [B] int64, one row of each sentence -> [B, H]: what `forward` gives for these rows; no window, no ALiBi."""
+        ops = ops_of(self.backend)
+        qkv = self._project(x, positions.rotary)
+        bias = positions.bias
+        count = rows.shape[0]
+        context = ops.varlen_cross_attention(
+            qkv[rows, 0],
+            qkv[:, 1:].contiguous(),
+            torch.arange(count + 1, dtype=torch.int32, device=x.device),
+            batch.cu_seqlens,
+            1,
+            batch.max_seqlen,
+            bias=bias,
         )
+        return self.project_output(context.flatten(1))
+
+    def project_output(self, context: torch.Tensor) -> torch.Tensor:
+        """[T, H] -> [T, H]."""
+        if isinstance(self.output, Int8Linear):
+            return self.output(context)
+        if usable(context, self.backend):
+            return self._packed_output(context, (self.output,))
+        return ops_of(self.backend).linear(context, self.output.weight, self.output.bias)
 
     def to_int8(self) -> None:
         """Its linear layers in 8 bits; queries, keys and values become one, `qkv`."""
@@ -70,20 +90,28 @@ class Attention(nn.Module):
         linears = (self.query, self.key, self.value)
         return *self._packed_qkv.packed_weights(linears), *self._packed_output.packed_weights((self.output,))
 
-    def _project(self, x: torch.Tensor) -> torch.Tensor:
-        """[T, H] -> [T, 3, N, D]."""
+    def _project(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
+        """[T, H] -> [T, 3, N, D], queries and keys turned."""
         if self.query is None:
-            return self.qkv(x).view(x.shape[0], 3, self.num_heads, x.shape[1] // self.num_heads)
+            return self._split(self.qkv(x), rotary)
         linears = (self.query, self.key, self.value)
         if usable(x, self.backend):
-            return self._packed_qkv(x, linears).view(x.shape[0], 3, self.num_heads, x.shape[1] // self.num_heads)
+            return self._split(self._packed_qkv(x, linears), rotary)
         weights, biases = zip(*((linear.weight, linear.bias) for linear in linears), strict=True)
-        return ops_of(self.backend).qkv_projection(x, weights, biases, num_heads=self.num_heads)
+        return ops_of(self.backend).qkv_projection(
+            x, weights, None if biases[0] is None else biases, num_heads=self.num_heads, rotary=rotary
+        )
 
-    def _output(self, context: torch.Tensor) -> torch.Tensor:
-        """[T, H] -> [T, H]."""
-        if isinstance(self.output, Int8Linear):
-            return self.output(context)
-        if usable(context, self.backend):
-            return self._packed_output(context, (self.output,))
-        return ops_of(self.backend).linear(context, self.output.weight, self.output.bias)
+    def _split(self, product: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
+        qkv = product.view(product.shape[0], 3, self.num_heads, product.shape[1] // (3 * self.num_heads))
+        return qkv if rotary is None else turned(qkv, *rotary)
+
+
+def turned(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """In place, without gradients: queries and keys of [T, 3, N, D] turned by [T, D/2] angles, half-split layout."""
+    cos, sin = cos[:, None, None, :].to(qkv.dtype), sin[:, None, None, :].to(qkv.dtype)
+    first, second = qkv[:, :2].chunk(2, dim=-1)
+    kept = first * sin
+    first.mul_(cos).sub_(second * sin)
+    second.mul_(cos).add_(kept)
+    return qkv

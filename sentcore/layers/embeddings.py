@@ -12,33 +12,47 @@ from sentcore.packed import PackedBatch
 
 
 class Embeddings(nn.Module):
-    """LayerNorm(word + position + token type), then dropout (Devlin et al. 2018, section 3.2)."""
+    """LayerNorm(word + position + token type), then dropout (Devlin et al. 2018, section 3.2).
+
+    Models with rotary or ALiBi positions have no position table, some no token types; factorised tables (Lan et al. 2020,
+    section 3.1) are projected to the hidden size at the end.
+    """
 
     def __init__(self, config: EncoderConfig, backend: str = "auto") -> None:
         super().__init__()
         self.backend = backend
-        self.dropout_p = config.hidden_dropout_prob
-        hidden = config.hidden_size
-        self.word_embeddings = nn.Embedding(config.vocab_size, hidden)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, hidden)
+        self.position_offset = config.position_offset
+        dropout_p = config.embedding_dropout_prob
+        self.dropout_p = config.hidden_dropout_prob if dropout_p is None else dropout_p
+        size = config.embedding_size or config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, size)
+        self.position_embeddings = self.token_type_embeddings = self.projection = None
+        if config.position_embedding_type == "absolute":
+            self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
         if config.type_vocab_size:
-            self.token_type_embeddings = nn.Embedding(config.type_vocab_size, hidden)
-        else:
-            self.token_type_embeddings = None
-        self.layer_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+            self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size)
+        self.layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps, bias=config.norm_bias)
+        if config.embedding_size is not None:
+            self.projection = nn.Linear(size, config.hidden_size)
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """[T] ids -> [T, H] in the weights' dtype."""
-        types = self.token_type_embeddings
-        out = ops_of(self.backend).embedding_layer_norm(
+        ops = ops_of(self.backend)
+        positions, types = self.position_embeddings, self.token_type_embeddings
+        rows = None
+        if positions is not None:
+            rows = batch.position_ids + self.position_offset if self.position_offset else batch.position_ids
+        out = ops.embedding_layer_norm(
             batch.token_ids,
-            batch.position_ids,
+            rows,
             None if types is None else batch.token_type_ids,
             self.word_embeddings.weight,
-            self.position_embeddings.weight,
+            None if positions is None else positions.weight,
             None if types is None else types.weight,
             self.layer_norm.weight,
             self.layer_norm.bias,
             eps=self.layer_norm.eps,
         )
-        return F.dropout(out, self.dropout_p, self.training) if self.training else out
+        if self.training:
+            out = F.dropout(out, self.dropout_p)
+        return out if self.projection is None else ops.linear(out, self.projection.weight, self.projection.bias)

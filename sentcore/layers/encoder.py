@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
 from sentcore.config import EncoderConfig
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 from sentcore.layers.all_layers import AllLayers
-from sentcore.layers.attention import Attention
 from sentcore.layers.embeddings import Embeddings
-from sentcore.layers.feed_forward import FeedForward
+from sentcore.layers.encoder_layer import EncoderLayer
 from sentcore.layers.int8 import Int8Linear
 from sentcore.layers.padding import pack_padded, unpack_padded
-from sentcore.ops.backends import check_backend
+from sentcore.layers.positions import PositionSchemes
+from sentcore.ops.backends import check_backend, ops_of
 from sentcore.packed import PackedBatch
 
 
-class EncoderLayer(nn.Module):
-    """One Transformer layer: attention, then feed-forward, each followed by residual and LayerNorm."""
-
-    def __init__(self, config: EncoderConfig, backend: str = "auto") -> None:
-        super().__init__()
-        self.attention = Attention(config, backend)
-        self.feed_forward = FeedForward(config, backend)
-
-    def forward(self, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        """[T, H] -> [T, H]."""
-        return self.feed_forward(self.attention(x, batch))
-
-
 class Encoder(nn.Module):
-    """A BERT-architecture encoder (Devlin et al. 2018) that computes no padding.
+    """A Transformer encoder (Devlin et al. 2018) that computes no padding; its variants are EncoderConfig's.
 
     Args:
         config: the architecture.
@@ -45,7 +34,14 @@ class Encoder(nn.Module):
         self.config = config
         self.backend = check_backend(backend)
         self.embeddings = Embeddings(config, backend)
-        self.layers = nn.ModuleList(EncoderLayer(config, backend) for _ in range(config.num_hidden_layers))
+        self.positions = PositionSchemes(config)
+        groups = config.num_hidden_groups or config.num_hidden_layers
+        self.layers = nn.ModuleList(
+            EncoderLayer(config, backend, is_first=group == 0) for group in range(min(groups, config.num_hidden_layers))
+        )
+        self.final_norm = None
+        if config.norm_first:
+            self.final_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.norm_bias)
         self._all_layers = AllLayers()
         self.apply(self._initialize)
 
@@ -62,7 +58,8 @@ class Encoder(nn.Module):
             input_ids: a PackedBatch of T tokens, or [B, S] ids with the three further tensors of transformers' models.
             attention_mask: [B, S], non-zero where a token is real; None for all.
             token_type_ids: [B, S], None for zeros.
-            position_ids: [B, S], None for columns 0..S-1.
+            position_ids: [B, S], rows of the position table; None for columns 0..S-1, or where the table has an offset for a
+                count of the real tokens, as RoBERTa counts.
 
         Returns:
             [T, H] for a PackedBatch, else [B, S, H] with zeros where attention_mask is zero.
@@ -73,19 +70,60 @@ class Encoder(nn.Module):
         """
         if isinstance(input_ids, PackedBatch):
             return self.encode_packed(input_ids)
-        batch, places = pack_padded(input_ids, attention_mask, token_type_ids, position_ids)
+        batch, places = pack_padded(
+            input_ids, attention_mask, token_type_ids, position_ids, self.config.position_offset
+        )
         return unpack_padded(self.encode_packed(batch), places, input_ids.shape)
 
     def encode_packed(self, batch: PackedBatch) -> torch.Tensor:
         """[T, H], the last hidden state of a packed batch."""
         self._check(batch)
         x = self.embeddings(batch)
-        at_once = self._all_layers(self.layers, self.backend, x, batch)
+        at_once = self._all_layers(self, x, batch)
         if at_once is not None:
             return at_once
-        for layer in self.layers:
-            x = layer(x, batch)
+        for state in self._layer_by_layer(x, batch):
+            x = state
         return x
+
+    def hidden_states(self, batch: PackedBatch) -> list[torch.Tensor]:
+        """[T, H] behind the embeddings and behind every layer, L + 1 in all; the last is `encode_packed`'s."""
+        self._check(batch)
+        x = self.embeddings(batch)
+        return [x, *self._layer_by_layer(x, batch)]
+
+    def encode_rows(self, batch: PackedBatch, rows: torch.Tensor) -> torch.Tensor:
+        """[B, H], `encode_packed` at one row of each sentence: the last layer computes no other.
+
+        Args:
+            rows: [B] int64, row b a token of sentence b.
+        """
+        order = self.order()
+        if not self.reads_rows():
+            return self.encode_packed(batch)[rows]
+        self._check(batch)
+        x = self.embeddings(batch)
+        positions = self.positions(batch)
+        before_last = self._all_layers(self, x, batch, len(order) - 1)
+        if before_last is None:
+            for place, group in enumerate(order[:-1]):
+                x = self.layers[group](x, batch, positions[self.config.is_sliding(place)])
+        else:
+            x = before_last
+        return self._finish(self.layers[order[-1]].of_rows(x, rows, batch, positions[False]))
+
+    def reads_rows(self) -> bool:
+        """Whether the last layer can compute chosen rows alone: it sees all keys, and not by their distance."""
+        config, last = self.config, len(self.order()) - 1
+        by_distance = config.position_embedding_type == "alibi" or config.relative_attention_num_buckets > 0
+        return last >= 0 and not by_distance and not config.is_sliding(last) and not self.training
+
+    def order(self) -> list[int]:
+        """For every layer, in order, the place in `layers` of its weights."""
+        config = self.config
+        if config.num_hidden_groups is None:
+            return list(range(len(self.layers)))  # not num_hidden_layers: the list may have been shortened
+        return [config.group_of(layer) for layer in range(config.num_hidden_layers)]
 
     def to_int8(self) -> Encoder:
         """In place, for inference on a CPU: linear layers in 8 bits, all else in bfloat16. Cannot be undone."""
@@ -100,31 +138,46 @@ class Encoder(nn.Module):
         weight = self.embeddings.word_embeddings.weight
         return torch.int8 if any(isinstance(module, Int8Linear) for module in self.layers.modules()) else weight.dtype
 
+    def _layer_by_layer(self, x: torch.Tensor, batch: PackedBatch) -> Iterator[torch.Tensor]:
+        order = self.order()
+        positions = self.positions(batch)
+        for place, group in enumerate(order, start=1):
+            x = self.layers[group](x, batch, positions[self.config.is_sliding(place - 1)])
+            yield self._finish(x) if place == len(order) else x
+
+    def _finish(self, x: torch.Tensor) -> torch.Tensor:
+        norm = self.final_norm
+        if norm is None:
+            return x
+        return ops_of(self.backend).add_layer_norm(x, None, norm.weight, norm.bias, eps=norm.eps)
+
     def _check(self, batch: PackedBatch) -> None:
         config = self.config
-        if batch.max_seqlen > config.max_position_embeddings:
+        if batch.max_seqlen > config.max_length:
+            offset = f" - position_offset = {config.position_offset}" if config.position_offset else ""
             raise ArgumentValueError(
                 f"the batch holds a sentence of {batch.max_seqlen} tokens; accepted: at most max_position_embeddings "
-                f"= {config.max_position_embeddings}. Cut it when tokenizing (max_length)"
+                f"= {config.max_position_embeddings}{offset}. Cut it when tokenizing (max_length)"
             )
         if torch.compiler.is_compiling() or not batch.token_ids.is_cpu or not batch.num_tokens:
             return
-        for name, values, table in (
-            ("token_ids", batch.token_ids, config.vocab_size),
-            ("position_ids", batch.position_ids, config.max_position_embeddings),
-            ("token_type_ids", batch.token_type_ids, config.type_vocab_size),
+        offset = config.position_offset
+        for name, values, low, high in (
+            ("token_ids", batch.token_ids, 0, config.vocab_size),
+            ("position_ids", batch.position_ids, -offset, config.max_length),
+            ("token_type_ids", batch.token_type_ids, 0, config.type_vocab_size),
         ):
-            if name == "token_type_ids" and not config.type_vocab_size:
+            if high == 0:  # a model without token types
                 continue
-            low, high = (int(value) for value in torch.aminmax(values))
-            if low < 0 or high >= table:
+            least, largest = (int(value) for value in torch.aminmax(values))
+            if least < low or largest >= high:
                 raise ArgumentValueError(
-                    f"{name} holds {low if low < 0 else high}; accepted: 0 to {table - 1}, the rows of the model's "
-                    "table. The ids come from another model's tokenizer"
+                    f"{name} holds {least if least < low else largest}; accepted: {low} to {high - 1}, the rows of the "
+                    "model's table. The ids come from another model's tokenizer"
                 )
 
     def _initialize(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -1,43 +1,44 @@
-"""The feed-forward network with its residual and LayerNorm."""
+"""The feed-forward network."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sentcore.config import EncoderConfig
 from sentcore.layers.int8 import Int8Linear
-from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
 
 
 class FeedForward(nn.Module):
-    """LayerNorm(x + dropout(down(act(up(x))))) (Vaswani et al. 2017, section 3.3)."""
+    """down(act(up(x))) (Vaswani et al. 2017, section 3.3), or gated, down(act(a) * b) with [a, b] = up(x).
+
+    The layer around it adds, drops out and normalizes with its `layer_norm`.
+    """
 
     def __init__(self, config: EncoderConfig, backend: str = "auto") -> None:
         super().__init__()
         self.backend = backend
-        self.hidden_act = config.hidden_act
-        self.dropout_p = config.hidden_dropout_prob
-        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.hidden_act, self.gated, self.activation = config.hidden_act, config.gated, config.activation
+        self.intermediate_dropout_p = config.intermediate_dropout_prob
+        inner = config.intermediate_size
+        self.up = nn.Linear(config.hidden_size, 2 * inner if config.gated else inner, bias=config.up_bias)
+        self.down = nn.Linear(inner, config.hidden_size, bias=config.down_bias)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.norm_bias)
         self._packed_up, self._packed_down = InferenceLinear(), InferenceLinear()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[T, H] -> [T, H]."""
-        ops = ops_of(self.backend)
-        dropout_p = self.dropout_p if self.training else 0.0
-        return ops.add_layer_norm(
-            self._transform(x),
-            x,
-            self.layer_norm.weight,
-            self.layer_norm.bias,
-            dropout_p=dropout_p,
-            seed=draw_seed(dropout_p, None, x),
-            eps=self.layer_norm.eps,
-        )
+        inner = self._inner(x)
+        if self.training and self.intermediate_dropout_p:
+            inner = F.dropout(inner, self.intermediate_dropout_p)
+        if isinstance(self.down, Int8Linear):
+            return self.down(inner)
+        if usable(inner, self.backend):
+            return self._packed_down(inner, (self.down,))
+        return ops_of(self.backend).linear(inner, self.down.weight, self.down.bias)
 
     def to_int8(self) -> None:
         """Its linear layers in 8 bits."""
@@ -49,12 +50,17 @@ class FeedForward(nn.Module):
             return *self.up.packed_weights(), *self.down.packed_weights()
         return *self._packed_up.packed_weights((self.up,)), *self._packed_down.packed_weights((self.down,))
 
-    def _transform(self, x: torch.Tensor) -> torch.Tensor:
-        """down(act(up(x))), [T, H] -> [T, H]."""
-        if isinstance(self.up, Int8Linear):
-            return self.down(self.up(x, self.hidden_act))
-        if usable(x, self.backend):
-            return self._packed_down(self._packed_up(x, (self.up,), self.hidden_act), (self.down,))
-        linear = ops_of(self.backend).linear
-        inner = linear(x, self.up.weight, self.up.bias, activation=self.hidden_act)
-        return linear(inner, self.down.weight, self.down.bias)
+    def _inner(self, x: torch.Tensor) -> torch.Tensor:
+        """act(up(x)), [T, H] -> [T, F]."""
+        in_8_bits = isinstance(self.up, Int8Linear)
+        if not in_8_bits and not usable(x, self.backend):
+            return ops_of(self.backend).linear(x, self.up.weight, self.up.bias, activation=self.activation)
+        act = None if self.gated else self.hidden_act
+        inner = self.up(x, act) if in_8_bits else self._packed_up(x, (self.up,), act)
+        return _gate(inner, self.hidden_act) if self.gated else inner
+
+
+def _gate(x: torch.Tensor, act: str) -> torch.Tensor:
+    """[T, 2F] -> [T, F]: act(first half) * second half."""
+    first, second = x.chunk(2, dim=1)
+    return (F.gelu(first) if act == "gelu" else F.silu(first)).mul_(second)

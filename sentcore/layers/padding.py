@@ -13,6 +13,7 @@ def pack_padded(
     attention_mask: torch.Tensor | None,
     token_type_ids: torch.Tensor | None,
     position_ids: torch.Tensor | None,
+    position_offset: int = 0,
 ) -> tuple[PackedBatch, torch.Tensor]:
     """Takes the unmasked tokens out of a padded batch.
 
@@ -20,6 +21,8 @@ def pack_padded(
         input_ids: [B, S] int64 or int32.
         attention_mask: [B, S], non-zero (or True) where a token is real; None for all.
         token_type_ids, position_ids: [B, S], or None for zeros and for columns 0..S-1, as in transformers.
+        position_offset: with one, position_ids count from it, and without position_ids the real tokens are counted, as in
+            transformers' RoBERTa.
 
     Returns:
         the packed batch, and the places of its T tokens in the flattened [B·S] grid, [T] int64.
@@ -47,10 +50,12 @@ def pack_padded(
     real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask != 0
     places = real.flatten().nonzero().squeeze(1)
     lengths = real.sum(dim=1)
-    if position_ids is None:
-        chosen_positions = places % length if length else places
+    if position_ids is not None:
+        chosen_positions = position_ids.flatten()[places].long() - position_offset
+    elif position_offset:
+        chosen_positions = (real.cumsum(dim=1) - 1).flatten()[places]
     else:
-        chosen_positions = position_ids.flatten()[places].long()
+        chosen_positions = places % length if length else places
     ids = input_ids.flatten()[places].long()
     batch = PackedBatch(
         token_ids=ids,

@@ -45,7 +45,7 @@ def one_by_one(encoder: Encoder, given: PackedBatch) -> torch.Tensor:
 
 
 def at_once(encoder: Encoder, given: PackedBatch) -> torch.Tensor | None:
-    return encoder._all_layers(encoder.layers, encoder.backend, encoder.embeddings(given), given)
+    return encoder._all_layers(encoder, encoder.embeddings(given), given)
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])

@@ -161,7 +161,7 @@ def test_native_without_a_build_is_refused(monkeypatch):
     ("values", "says"),
     [
         ({"hidden_act": "swish"}, "hidden_act is 'swish'"),
-        ({"position_embedding_type": "rotary"}, "position_embedding_type is 'rotary'"),
+        ({"position_embedding_type": "sinusoidal"}, "position_embedding_type is 'sinusoidal'"),
         ({"hidden_size": 33}, "hidden_size 33 is not a multiple of num_attention_heads"),
         ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
         ({"vocab_size": "many"}, "vocab_size is 'many' of type str"),

@@ -1,0 +1,23 @@
+"""RoBERTa, XLM-RoBERTa and CamemBERT (Liu et al. 2019, https://arxiv.org/abs/1907.11692).
+
+As BERT, but the position table's rows up to the padding id are kept free, so it holds pad_token_id + 1 fewer positions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from sentcore.checkpoint.families import bert
+from sentcore.checkpoint.families.reading import SHARED, absolute_positions, activation, build, same
+from sentcore.checkpoint.naming import Names
+from sentcore.config import EncoderConfig
+
+NAMES = Names(prefixes=("roberta.", "camembert."), outer=bert.EMBEDDINGS, layer="encoder.layer.{}.", inner=bert.INNER)
+
+
+def config_from_hf(values: dict, path: Path) -> EncoderConfig:
+    """The EncoderConfig of a config.json; CheckpointError by file, field, value and what is accepted."""
+    absolute_positions(values, path)
+    config = build(values, path, same(*SHARED, pad_token_id=1), hidden_act=activation(values, path))
+    return dataclasses.replace(config, position_offset=config.pad_token_id + 1)
