@@ -23,9 +23,9 @@ from sentcore.packed import PackedBatch
 
 
 class Features(NamedTuple):
-    """What one batch gives: token_embeddings [T, H] and sentence_embedding [B, E]."""
+    """What one batch gives: token_embeddings [T, H] (None where nobody asked) and sentence_embedding [B, E]."""
 
-    token_embeddings: torch.Tensor
+    token_embeddings: torch.Tensor | None
     sentence_embedding: torch.Tensor
 
 
@@ -49,6 +49,20 @@ class SentenceModel(nn.Module):
         for stage in self.outputs:
             features = stage(features, batch, prompt_length) if isinstance(stage, Pooling) else stage(features)
         return Features(tokens, features)
+
+    def sentence_embedding(self, batch: PackedBatch, prompt_length: int = 0) -> torch.Tensor:
+        """[B, E] alone, of sentences that all have tokens: where pooling reads one token, the last layer computes no other."""
+        pooling = self.outputs[0] if len(self.outputs) else None
+        if (
+            not isinstance(pooling, Pooling)
+            or not pooling.reads_one_row(prompt_length)
+            or not self.encoder.reads_rows()
+        ):
+            return self(batch, prompt_length).sentence_embedding
+        features = pooling.widened(self.encoder.encode_rows(batch, pooling.rows(batch)))
+        for stage in self.outputs[1:]:
+            features = stage(features)
+        return features
 
 
 _MODULES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from sentcore.encode_options import (
 from sentcore.errors import ArgumentValueError
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
+from sentcore.model import Features
 from sentcore.outputs import quantize
 from sentcore.outputs.similarity import check_similarity_fn, similarity, similarity_pairwise
 from sentcore.packed import PackedBatch, TokenizedTexts
@@ -239,17 +241,21 @@ class SentenceEncoder(nn.Module):
             texts = [options.prompt + text for text in texts]
         return self.tokenizer.encode(texts, max_length=self._max_length)
 
+    def _sentence_features(self, batch: PackedBatch, prompt_length: int) -> Features:
+        return Features(None, self.model.sentence_embedding(batch, prompt_length))
+
     def _encode_window(self, tokens: TokenizedTexts, options: EncodeOptions, budget: int, advance):
         prompt_length = options.prompt_length(self)
         out: list | torch.Tensor | None = None
+        run = partial(self.model, prompt_length=prompt_length)
+        if options.output_value == "sentence_embedding" and tokens.lengths.min(initial=1) > 0:
+            run = partial(self._sentence_features, prompt_length=prompt_length)
         training = self._in_training()
         if training:
             self.eval()
         try:
             with torch.inference_mode():
-                for indices, batch, features in run_batches(
-                    tokens, budget, self.device, lambda batch: self.model(batch, prompt_length)
-                ):
+                for indices, batch, features in run_batches(tokens, budget, self.device, run):
                     if options.output_value == "sentence_embedding":
                         rows = options.finish(features.sentence_embedding).float().cpu()
                         if out is None:

@@ -34,3 +34,17 @@ class Pooling(nn.Module):
         skip = 0 if self.spec.include_prompt else prompt_length
         pooled = [segment_pooling(x, batch.cu_seqlens, mode=mode, skip=skip) for mode in self.spec.modes]
         return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+
+    def reads_one_row(self, prompt_length: int = 0) -> bool:
+        """Whether it takes one token's feature of every sentence as it is."""
+        return self.spec.modes in (("cls",), ("lasttoken",)) and (self.spec.include_prompt or not prompt_length)
+
+    def rows(self, batch: PackedBatch) -> torch.Tensor:
+        """[B] int64, that token of every sentence."""
+        bounds = batch.cu_seqlens.long()
+        return bounds[:-1] if self.spec.modes == ("cls",) else bounds[1:] - 1
+
+    @staticmethod
+    def widened(x: torch.Tensor) -> torch.Tensor:
+        """In the dtype in which features leave the pooling."""
+        return x if x.dtype == torch.float64 else x.float()
