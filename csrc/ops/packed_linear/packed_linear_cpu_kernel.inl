@@ -17,6 +17,35 @@ constexpr std::int64_t kPadUnits = 16;  // behind a copied row, so that rows do 
 // Bytes of memory for the rows of a task.
 inline std::int64_t memory_of(std::int64_t rows, std::int64_t depth) { return rows * (depth + kPadUnits) * 4 + 64; }
 
+// ---- what is multiplied ----
+// Factor: an element of a row as the kernel reads it, kFactors of them for a unit of the weight; Column: a vector of
+// units of the weight, or of one part of each, ready to be multiplied with any number of rows.
+
+struct Floats : Plain<float> {
+  typedef float Factor;
+  typedef Vec<float> Column;
+  static constexpr int kFactors = 1;
+  static SENTCORE_INLINE Column column(Vec<float> b, int) { return b; }
+};
+
+#if SENTCORE_ISA_HAS_BF16
+struct BFloats : Pairs {
+  typedef std::int32_t Factor;
+  typedef IntVector Column;
+  static constexpr int kFactors = 1;
+  static SENTCORE_INLINE Column column(IntVector b, int) { return b; }
+};
+#else
+// Where the CPU has no product of bfloat16, rows are widened once for all panels, and a column once for all its rows.
+struct BFloats : WidenedPairs {
+  typedef float Factor;
+  typedef Vec<float> Column;
+  static constexpr int kFactors = 2;
+  static SENTCORE_INLINE Column column(IntVector b, int part) { return (Vec<float>)(part ? b & ~0xffff : b << 16); }
+  static SENTCORE_INLINE Vec<float> add(Vec<float> sum, float a, Column b) { return sum + a * b; }
+};
+#endif
+
 // A panel of the weight and what becomes of its products.
 template <typename P, typename T>
 struct Panel {
@@ -42,13 +71,13 @@ SENTCORE_INLINE Vec<float> activated(PackedActivation activation, Vec<float> x) 
   }
 }
 
-// values [R, two vectors], activated, to columns [first, first + two vectors) of out.
-template <typename T, int R>
-inline void finish_tile(const Vec<float> (*values)[2], PackedActivation activation, std::int64_t columns, T* out,
+// values [R, C vectors], activated, to the first columns of out.
+template <typename T, int R, int C>
+inline void finish_tile(const Vec<float> (*values)[C], PackedActivation activation, std::int64_t columns, T* out,
                         std::int64_t out_stride) {
   constexpr int L = kLanes<float>;
   for (int r = 0; r < R; ++r) {
-    for (int j = 0; j < 2; ++j) {
+    for (int j = 0; j < C; ++j) {
       const Vec<float> result = activated<T>(activation, values[r][j]);
       T* target = out + r * out_stride + j * L;
       if ((j + 1) * L <= columns) {
@@ -62,44 +91,68 @@ inline void finish_tile(const Vec<float> (*values)[2], PackedActivation activati
   }
 }
 
-// out [R, 32] = act(a [R, depth] * panel + bias).
-template <typename P, typename T, int R>
-inline void multiply_panel(const typename P::Unit* a, std::int64_t a_stride, const Panel<P, T>& panel, T* out) {
+// out [R, C vectors of columns from `column` on] = act(a [R, depth] * panel + bias).
+template <typename P, typename T, int R, int C>
+SENTCORE_INLINE void multiply_columns(const typename P::Factor* a, std::int64_t a_stride, const Panel<P, T>& panel,
+                                      int column, T* out) {
   constexpr int L = kLanes<float>;
-  for (int column = 0; column < kPanelColumns && column < panel.columns; column += 2 * L) {
-    const typename P::Unit* weight = panel.weight + column;
-    Vec<float> sums[R][2];
+  const typename P::Unit* weight = panel.weight + column;
+  Vec<float> sums[R][C];
 #pragma GCC unroll 12
-    for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = Vec<float>{};
-    for (std::int64_t k = 0; k < panel.depth; ++k) {
-      const Vec<typename P::Unit> low = load(weight + k * kPanelColumns), high = load(weight + k * kPanelColumns + L);
-      __builtin_prefetch(weight + (k + kAhead) * kPanelColumns);
-      __builtin_prefetch(weight + (k + kAhead) * kPanelColumns + L);
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) sums[r][j] = Vec<float>{};
+  }
+  for (std::int64_t k = 0; k < panel.depth; ++k) {
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) __builtin_prefetch(weight + (k + kAhead) * kPanelColumns + j * L);
+#pragma GCC unroll 2
+    for (int part = 0; part < P::kFactors; ++part) {
+      typename P::Column columns[C];
+#pragma GCC unroll 4
+      for (int j = 0; j < C; ++j) columns[j] = P::column(load(weight + k * kPanelColumns + j * L), part);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
-        const typename P::Unit factor = a[r * a_stride + k];
-        sums[r][0] = P::add(sums[r][0], factor, low);
-        sums[r][1] = P::add(sums[r][1], factor, high);
+        const typename P::Factor factor = a[r * a_stride + k * P::kFactors + part];
+#pragma GCC unroll 4
+        for (int j = 0; j < C; ++j) sums[r][j] = P::add(sums[r][j], factor, columns[j]);
       }
     }
-    const Vec<float> low_bias = load(panel.bias + column), high_bias = load(panel.bias + column + L);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < C; ++j) {
+    const Vec<float> bias = load(panel.bias + column + j * L);
 #pragma GCC unroll 12
-    for (int r = 0; r < R; ++r) sums[r][0] += low_bias, sums[r][1] += high_bias;
-    if (panel.activation == PackedActivation::none && column + 2 * L <= panel.columns) {
+    for (int r = 0; r < R; ++r) sums[r][j] += bias;
+  }
+  if (panel.activation == PackedActivation::none && column + C * L <= panel.columns) {
 #pragma GCC unroll 12
-      for (int r = 0; r < R; ++r) {
-        store_narrow(out + r * panel.out_stride + column, sums[r][0]);
-        store_narrow(out + r * panel.out_stride + column + L, sums[r][1]);
-      }
-    } else {
-      finish_tile<T, R>(sums, panel.activation, panel.columns - column, out + column, panel.out_stride);
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int j = 0; j < C; ++j) store_narrow(out + r * panel.out_stride + column + j * L, sums[r][j]);
+    }
+  } else {
+    finish_tile<T, R, C>(sums, panel.activation, panel.columns - column, out + column, panel.out_stride);
+  }
+}
+
+// out [R, 32] = act(a [R, depth] * panel + bias).
+template <typename P, typename T, int R>
+inline void multiply_panel(const typename P::Factor* a, std::int64_t a_stride, const Panel<P, T>& panel, T* out) {
+  constexpr int L = kLanes<float>, kAll = kPanelColumns / L;
+  // A few rows read the panel once, in the order in which it comes from memory.
+  if constexpr (SENTCORE_VECTOR_COUNT < 32 && R * kAll <= 12) {
+    multiply_columns<P, T, R, kAll>(a, a_stride, panel, 0, out);
+  } else {
+    for (int column = 0; column < kPanelColumns && column < panel.columns; column += 2 * L) {
+      multiply_columns<P, T, R, 2>(a, a_stride, panel, column, out);
     }
   }
 }
 
 template <typename P, typename T>
 struct Products {
-  typedef void (*Product)(const typename P::Unit*, std::int64_t, const Panel<P, T>&, T*);
+  typedef void (*Product)(const typename P::Factor*, std::int64_t, const Panel<P, T>&, T*);
   static constexpr Product of_rows[] = {
       nullptr,
       multiply_panel<P, T, 1>,
@@ -119,25 +172,39 @@ struct Products {
   };
 };
 
+inline void widen_row(const cpu::BFloat16* x, std::int64_t depth, float* target) {
+  constexpr int L = kLanes<float>;
+  std::int64_t k = 0;
+  for (; k + L <= depth; k += L) store(target + k, load_wide(x + k));
+  for (; k < depth; ++k) target[k] = cpu::widen(x[k]);
+}
+
 template <typename P, typename T>
 inline void run_rows(const PackedLinear& args, std::int64_t first_row, std::int64_t last_row, std::int64_t first_panel,
                      std::int64_t last_panel, void* memory) {
   typedef typename P::Unit Unit;
+  typedef typename P::Factor Factor;
   constexpr std::int64_t kPage = 1024;  // rows at multiples of it would share cache sets
   const std::int64_t count = last_row - first_row, bytes = args.depth * static_cast<std::int64_t>(sizeof(T));
   const T* x = static_cast<const T*>(args.x) + first_row * args.depth;
-  const Unit* rows = reinterpret_cast<const Unit*>(x);
+  const Factor* rows = reinterpret_cast<const Factor*>(x);
   Panel<P, T> panel;
   panel.depth = args.depth / P::kDepth;
   panel.activation = args.activation;
   panel.out_stride = args.columns;
-  std::int64_t stride = panel.depth;
-  if (bytes % kPage == 0 || bytes % 4 != 0) {
+  std::int64_t stride = panel.depth * P::kFactors;
+  constexpr bool widened = sizeof(T) < sizeof(Factor) && P::kFactors > 1;
+  if (widened || bytes % kPage == 0 || bytes % 4 != 0) {
     stride += kPadUnits;
     for (std::int64_t r = 0; r < count; ++r) {
-      __builtin_memcpy(static_cast<Unit*>(memory) + r * stride, x + r * args.depth, static_cast<std::size_t>(bytes));
+      Factor* target = static_cast<Factor*>(memory) + r * stride;
+      if constexpr (widened) {
+        widen_row(x + r * args.depth, args.depth, target);
+      } else {
+        __builtin_memcpy(target, x + r * args.depth, static_cast<std::size_t>(bytes));
+      }
     }
-    rows = static_cast<const Unit*>(memory);
+    rows = static_cast<const Factor*>(memory);
   }
   for (std::int64_t p = first_panel; p < last_panel; ++p) {
     const std::int64_t first = p * kPanelColumns;
@@ -158,13 +225,9 @@ inline void run_rows(const PackedLinear& args, std::int64_t first_row, std::int6
 inline void run(const PackedLinear& args, std::int64_t first_row, std::int64_t last_row, std::int64_t first_panel,
                 std::int64_t last_panel, void* memory) {
   if (args.dtype == Dtype::float32) {
-    return run_rows<Plain<float>, float>(args, first_row, last_row, first_panel, last_panel, memory);
+    return run_rows<Floats, float>(args, first_row, last_row, first_panel, last_panel, memory);
   }
-#if SENTCORE_ISA_HAS_BF16
-  run_rows<Pairs, cpu::BFloat16>(args, first_row, last_row, first_panel, last_panel, memory);
-#else
-  run_rows<WidenedPairs, cpu::BFloat16>(args, first_row, last_row, first_panel, last_panel, memory);
-#endif
+  run_rows<BFloats, cpu::BFloat16>(args, first_row, last_row, first_panel, last_panel, memory);
 }
 
 }  // namespace
