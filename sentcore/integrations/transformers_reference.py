@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +29,12 @@ class Reference:
     def __init__(self, model: SentenceEncoder, *, eager: bool = False) -> None:
         transformers = _transformers()
         folder = model.checkpoint.tokenizer_folder  # where its config.json and weights lie too
-        _refuse_custom_code(model.checkpoint.hf_config, folder)
+        custom = custom_code(model.checkpoint.hf_config)
+        if custom is not None:
+            raise CheckpointError(
+                f"{folder}/config.json: {custom} is built by code on the hub and by no class of transformers, so there is "
+                "nothing to compare with; compare with vectors that the model's publisher gives"
+            )
         chosen = {"attn_implementation": "eager"} if eager else {}
         try:
             with _quiet(transformers):
@@ -108,21 +112,19 @@ def _transformers() -> Any:
     return transformers
 
 
-def _refuse_custom_code(values: dict, folder: Path) -> None:
-    """Models that only their own code on the hub builds. transformers would refuse some, and build BERT of others."""
+def custom_code(values: dict) -> str | None:
+    """What in a config.json only code on the hub builds, in words; None where transformers has a class.
+
+    transformers itself would refuse some of these, and build BERT or random weights of others.
+    """
     kind = values.get("model_type")
-    what = None
     if kind == "new":
-        what = "model_type 'new' (Alibaba-NLP's own)"
-    elif kind == "bert" and values.get("position_embedding_type") == "alibi":
-        what = "model_type 'bert' with ALiBi positions (Jina's own)"
-    elif kind == "nomic_bert" and "n_embd" in values:
-        what = "model_type 'nomic_bert' with n_embd (nomic-ai's own form of the config)"
-    if what is not None:
-        raise CheckpointError(
-            f"{folder}/config.json: {what} is built by code on the hub and by no class of transformers, so there is nothing to "
-            "compare with; compare with vectors that the model's publisher gives"
-        )
+        return "model_type 'new' (Alibaba-NLP's own)"
+    if kind == "bert" and values.get("position_embedding_type") == "alibi":
+        return "model_type 'bert' with ALiBi positions (Jina's own)"
+    if kind == "nomic_bert" and "n_embd" in values:
+        return "model_type 'nomic_bert' with n_embd (nomic-ai's own form of the config)"
+    return None
 
 
 @contextlib.contextmanager
