@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers as hf
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 SMALL = {
     "vocab_size": 100,
@@ -87,10 +88,37 @@ def randomize(model: torch.nn.Module) -> None:
                 parameter.normal_(0.0, 1.2 / parameter.shape[1] ** 0.5)
 
 
-def save(model: hf.PreTrainedModel, folder: Path) -> Path:
-    """The model's folder, without a tokenizer."""
+def save(model: hf.PreTrainedModel, folder: Path, tokenizer: bool = False) -> Path:
+    """The model's folder, with a tokenizer of words and letters within its vocabulary where one is asked for."""
     model.save_pretrained(folder)
+    if tokenizer:
+        save_tokenizer(folder, model.config.vocab_size, model.config.pad_token_id or 0, max_length=96)
     return folder
+
+
+def save_tokenizer(folder: Path, vocab_size: int, pad_token_id: int, max_length: int) -> None:
+    """tokenizer.json and tokenizer_config.json that AutoTokenizer reads: [CLS] letters [SEP], rest unknown."""
+    special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    special.insert(pad_token_id, "[PAD]")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [*special, *letters, *(f"##{letter}" for letter in letters), *"0123456789.,;:-()=/我爱北京天", "the"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    assert len(vocabulary) == len(words) <= vocab_size
+    rust = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    rust.normalizer = normalizers.BertNormalizer(lowercase=True)
+    rust.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+    rust.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    hf.PreTrainedTokenizerFast(
+        tokenizer_object=rust,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)
 
 
 def ragged(model: hf.PreTrainedModel, lengths: tuple[int, ...], seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

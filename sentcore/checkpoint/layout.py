@@ -3,6 +3,7 @@
 CONFIG = "config.json"
 MODULES = "modules.json"
 SENTENCE_CONFIG = "config_sentence_transformers.json"
+ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 VOCABULARY = "vocab.txt"

@@ -61,6 +61,8 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         raise MissingFileError(f"model folder {folder} does not exist; check the path")
     folders = module_folders(folder)
     transformer = folders[0][1]
+    for place in (folder, transformer):
+        _refuse_adapter(place / layout.ADAPTER_CONFIG)
     path = transformer / layout.CONFIG
     values = files.read_json(path)
     _refuse_quantized(values, path)
@@ -80,6 +82,16 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         do_lower_case=do_lower_case,
         **_sentence_settings(folder),
     )
+
+
+def _refuse_adapter(path: Path) -> None:
+    if path.is_file():
+        values = files.read_json(path)
+        raise CheckpointError(
+            f"{path}: the folder holds an adapter ({values.get('peft_type')!s}, of {values.get('base_model_name_or_path')!r}); "
+            "accepted: whole weights, as without the adapter the features would be another model's. Merge it with peft's "
+            "merge_and_unload and save the result with save_pretrained"
+        )
 
 
 def _refuse_quantized(values: dict, path: Path) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sentcore.errors import ArgumentTypeError, CheckpointError, MissingPackageError
+from sentcore.errors import ArgumentTypeError
 from sentcore.inputs.texts import check_texts
+from sentcore.integrations.layer_parity import Distance, LayerParity, layer_distances
 from sentcore.integrations.padded_outputs import padded_features
+from sentcore.integrations.transformers_reference import Reference
 from sentcore.sentence_encoder import SentenceEncoder
 
 DEFAULT_TEXTS = (
@@ -58,6 +59,8 @@ class ParityReport:
         other_tokens: positions of texts that the two tokenizers cut differently; left out of the differences.
         passed: whether all of it is accepted.
         verdict: the same in words.
+        layers: of `parity(layers=True)`, how far every stage is, in order; else empty.
+        first_departure: the name of the first of them that differs by more than is accepted, or None.
     """
 
     model: str
@@ -76,21 +79,26 @@ class ParityReport:
     other_tokens: tuple[int, ...]
     passed: bool
     verdict: str
+    layers: tuple[LayerParity, ...] = ()
+    first_departure: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON: a number that is not finite becomes None."""
-        return {
-            key: None if isinstance(value, float) and value - value != 0 else value
-            for key, value in asdict(self).items()
-        }
+        """All of it, ready for JSON: a number that is not finite becomes None. Layers are in it where they were compared."""
+        values = _finite(asdict(self))
+        if self.layers:
+            values["layers"] = [_finite(layer) for layer in values["layers"]]
+        else:
+            del values["layers"], values["first_departure"]
+        return values
 
     def __str__(self) -> str:
+        layers = "".join(f"  {layer}\n" for layer in self.layers)
         return (
             f"{self.model}: {self.texts} texts, {self.dtype} ({self.backend}, {self.device}) "
             "against transformers float32\n"
             f"  token embeddings     {self._figures('token')}\n"
             f"  sentence embeddings  {self._figures('sentence')}\n"
-            f"  NaN or infinite      {self.nan_count} here, {self.reference_nan_count} in transformers\n"
+            f"  NaN or infinite      {self.nan_count} here, {self.reference_nan_count} in transformers\n{layers}"
             f"{self.verdict}"
         )
 
@@ -101,19 +109,22 @@ class ParityReport:
         return f"max |Δ| {difference:.2e}   cosine: min {smallest:.7f}, mean {mean:.7f}"
 
 
-def parity(model_or_folder: SentenceEncoder | str | Path, texts: Sequence[str] | None = None) -> ParityReport:
+def parity(
+    model_or_folder: SentenceEncoder | str | Path, texts: Sequence[str] | None = None, *, layers: bool = False
+) -> ParityReport:
     """Compares token and sentence embeddings with those of transformers in float32, padded, on the CPU.
 
     Args:
         model_or_folder: a SentenceEncoder, or what its constructor takes: "minilm", a folder, a hub id.
         texts: what to compare on; None takes a few built-in ones in several scripts, an empty and a long one among them.
             No prompt is put before them.
+        layers: compare the hidden states of every layer too (transformers with eager attention), and name the first that
+            differs.
 
     Raises:
         MissingPackageError: transformers is not installed.
-        CheckpointError: transformers cannot read the folder.
+        CheckpointError: transformers has no class for the folder's config.json, or cannot read the folder.
     """
-    transformers = _transformers()
     if isinstance(model_or_folder, (str, Path)):
         model_or_folder = SentenceEncoder(model_or_folder)
     if not isinstance(model_or_folder, SentenceEncoder):
@@ -122,51 +133,25 @@ def parity(model_or_folder: SentenceEncoder | str | Path, texts: Sequence[str] |
         )
     model = model_or_folder
     checked, _ = check_texts(list(DEFAULT_TEXTS) if texts is None else texts)
+    reference = Reference(model, eager=layers)
     ours = [
         {key: value.cpu() for key, value in item.items()}
         for item in model.encode(checked, output_value=None, prompt="", show_progress_bar=False)
     ]
-    theirs = _reference(transformers, model, checked)
-    return _report(model, ours, theirs)
+    theirs = _reference(reference, model, checked)
+    same = [torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(ours, theirs, strict=True)]
+    other = tuple(position for position, equal in enumerate(same) if not equal)
+    stages = layer_distances(model, reference, checked, other) if layers else None
+    return _report(model, ours, theirs, other, stages)
 
 
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingPackageError(
-            f"parity compares with the package transformers, which cannot be imported ({error}); pip install transformers"
-        ) from error
-    return transformers
-
-
-def _reference(transformers: Any, model: SentenceEncoder, texts: list[str]) -> list[dict[str, torch.Tensor]]:
+def _reference(reference: Reference, model: SentenceEncoder, texts: list[str]) -> list[dict[str, torch.Tensor]]:
     """input_ids [tokens], token_embeddings [tokens, H] and sentence_embedding [E] of every text."""
-    folder = model.checkpoint.tokenizer_folder  # where its config.json and weights lie too
-    try:
-        with _quiet(transformers):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            encoder = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise CheckpointError(
-            f"{folder}: transformers {transformers.__version__} cannot read this folder, so there is nothing to compare "
-            f"with ({error}); compare with a folder that holds its tokenizer and weights"
-        ) from error
-    if model.checkpoint.do_lower_case:
-        texts = [text.lower() for text in texts]
     found = []
-    for first in range(0, len(texts), 16):
-        batch = tokenizer(
-            texts[first : first + 16],
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=model.max_seq_length,
-            return_tensors="pt",
-        )
+    for _, batch in reference.batches(texts):
         mask = batch["attention_mask"]
+        tokens = reference.last_hidden_state(batch)
         with torch.inference_mode():
-            tokens = encoder(**batch).last_hidden_state.float()
             features = padded_features(tokens, mask, model.checkpoint.modules)
         if model.truncate_dim is not None:
             features = features[:, : model.truncate_dim]
@@ -181,31 +166,15 @@ def _reference(transformers: Any, model: SentenceEncoder, texts: list[str]) -> l
     return found
 
 
-@contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """transformers without its bars and its notes on a pooler that nobody asked for."""
-    logging = transformers.utils.logging
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def _report(
     model: SentenceEncoder,
     ours: list[dict[str, torch.Tensor]],
     theirs: list[dict[str, torch.Tensor]],
+    other: tuple[int, ...],
+    stages: dict[str, Distance] | None,
 ) -> ParityReport:
-    same = [torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(ours, theirs, strict=True)]
-    other = tuple(position for position, equal in enumerate(same) if not equal)
-
     def rows(items: list[dict[str, torch.Tensor]], key: str) -> torch.Tensor:
-        kept = [item[key].double() for item, equal in zip(items, same, strict=True) if equal]
+        kept = [item[key].double() for position, item in enumerate(items) if position not in other]
         width = items[0][key].shape[-1] if items else 0
         return torch.cat([row.reshape(-1, width) for row in kept] or [torch.zeros(0, width)])
 
@@ -216,14 +185,19 @@ def _report(
     if other:
         problems.append(f"the tokens of texts {', '.join(map(str, other))} differ")
     figures: dict[str, float] = {}
+    distances: dict[str, Distance] = {}
     nan_count = reference_nan_count = 0
     for name, key in (("token", "token_embeddings"), ("sentence", "sentence_embedding")):
         a, b = rows(ours, key), rows(theirs, key)
         nan_count += int((~a.isfinite()).sum())
         reference_nan_count += int((~b.isfinite()).sum())
-        difference, (cosine, mean) = _difference(a, b), _cosines(a, b)
-        figures |= {f"{name}_max_abs_diff": difference, f"{name}_min_cosine": cosine, f"{name}_mean_cosine": mean}
-        limit = share * max(1.0, float(b.abs().max())) if b.numel() else 0.0
+        found = distances[name] = Distance().add(a, b)
+        difference, cosine, limit = found.difference, found.cosine, found.accepted(share)
+        figures |= {
+            f"{name}_max_abs_diff": difference,
+            f"{name}_min_cosine": cosine,
+            f"{name}_mean_cosine": found.mean_cosine,
+        }
         # Written so that NaN fails.
         if not difference <= limit:
             problems.append(f"{name} embeddings differ by {difference:.2e}, accepted: {limit:.2e}")
@@ -231,6 +205,13 @@ def _report(
             problems.append(f"a {name} embedding has cosine {cosine:.7f}, accepted: {smallest}")
     if nan_count:
         problems.append(f"{nan_count} values are NaN or infinite")
+    layers: tuple[LayerParity, ...] = ()
+    if stages is not None:
+        stages = {**stages, "token embeddings": distances["token"], "pooling": distances["sentence"]}
+        layers = tuple(found.judged(name, share, smallest) for name, found in stages.items())
+    first = next((layer.name for layer in layers if not layer.passed), None)
+    if first is not None:
+        problems.append(f"the first to depart: {first}")
     verdict = (
         "differs: " + "; ".join(problems)
         if problems
@@ -248,17 +229,10 @@ def _report(
         other_tokens=other,
         passed=not problems,
         verdict=verdict,
+        layers=layers,
+        first_departure=first,
     )
 
 
-def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The largest |a - b| of [R, E] float64; NaN where either holds one."""
-    return float((a - b).abs().max()) if a.numel() else 0.0
-
-
-def _cosines(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
-    """The smallest and the mean cosine between rows of [R, E] float64."""
-    if not a.numel():
-        return 1.0, 1.0
-    cosines = torch.cosine_similarity(a, b, dim=1)
-    return float(cosines.min()), float(cosines.mean())
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and value - value != 0 else value for key, value in values.items()}

@@ -15,6 +15,17 @@ def test_the_default_model_agrees(sentcore_command):
     assert report["passed"] is True
     assert report["sentence_max_abs_diff"] < 2e-6
     assert err == ""
+    assert "layers" not in report
+
+
+def test_every_layer_of_the_default_model(sentcore_command):
+    status, out, _ = sentcore_command("parity", "minilm", "--layers", "--json")
+    assert status == 0, out
+    report = json.loads(out)
+    assert [layer["name"] for layer in report["layers"]][:2] == ["embeddings", "layer 0"]
+    assert report["first_departure"] is None
+    status, out, _ = sentcore_command("parity", "minilm", "--layers")
+    assert status == 0 and "layer 5" in out and "departs" not in out
 
 
 def test_int8_agrees_less_and_says_so(sentcore_command):
@@ -23,13 +34,13 @@ def test_int8_agrees_less_and_says_so(sentcore_command):
     assert "int8" in out and "mean 0.99" in out
 
 
-@pytest.mark.parametrize("as_json", [[], ["--json"]])
+@pytest.mark.parametrize("as_json", [[], ["--json"], ["--json", "--layers"], ["--layers"]])
 def test_a_difference_is_1(sentcore_command, monkeypatch, as_json):
     real = integration.parity
 
-    def different(model):
+    def different(model, layers):
         return dataclasses.replace(
-            real(model, ["a"]),
+            real(model, ["a"], layers=layers),
             passed=False,
             verdict="differs: a lot",
             token_min_cosine=float("nan"),
@@ -39,7 +50,7 @@ def test_a_difference_is_1(sentcore_command, monkeypatch, as_json):
     status, out, _ = sentcore_command("parity", "minilm", *as_json)
     assert status == 1
     assert "differs: a lot" in out
-    if as_json:
+    if "--json" in as_json:
         assert json.loads(out)["token_min_cosine"] is None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sentcore.checkpoint.families.reading import SHARED, activation, build, only, rotary, same
+from sentcore.checkpoint.files import field
 from sentcore.checkpoint.naming import Names
 from sentcore.config import EncoderConfig
 
@@ -54,7 +55,7 @@ def config_from_hf(values: dict, path: Path) -> EncoderConfig:
         pad_token_id=0 if is_new else 1,
         attention_probs_dropout_prob=0,
     )
-    chosen = build(
+    return build(
         values,
         path,
         named,
@@ -62,7 +63,6 @@ def config_from_hf(values: dict, path: Path) -> EncoderConfig:
         position_embedding_type="rotary",
         gated=True,
         up_bias=False,
-        intermediate_dropout_prob=values.get("hidden_dropout_prob", 0.1),
-        **rotary(values, path, 10_000.0 if is_new else 160_000.0),
+        intermediate_dropout_prob=field(values, "hidden_dropout_prob", (int, float), 0.1, path),
+        **rotary(values, path, 10_000.0 if is_new else 160_000.0, ntk=is_new),
     )
-    return chosen

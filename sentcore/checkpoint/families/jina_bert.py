@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sentcore.checkpoint.families import bert
 from sentcore.checkpoint.families.reading import SHARED, build, only, same
+from sentcore.checkpoint.files import field
 from sentcore.checkpoint.naming import Names
 from sentcore.config import EncoderConfig
 
@@ -36,5 +37,5 @@ def config_from_hf(values: dict, path: Path) -> EncoderConfig:
         position_embedding_type="alibi",
         gated=True,
         up_bias=False,
-        intermediate_dropout_prob=values.get("hidden_dropout_prob", 0.1),
+        intermediate_dropout_prob=field(values, "hidden_dropout_prob", (int, float), 0.1, path),
     )

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from sentcore.checkpoint.families import bert
-from sentcore.checkpoint.families.reading import SHARED, activation, build, same
+from sentcore.checkpoint.families.reading import SHARED, activation, build, only, same
 from sentcore.checkpoint.naming import Names
 from sentcore.config import EncoderConfig
 
@@ -34,6 +34,9 @@ NAMES = Names(
 
 def config_from_hf(values: dict, path: Path) -> EncoderConfig:
     """The EncoderConfig of a config.json; CheckpointError by file, field, value and what is accepted."""
+    # The architecture's code holds both fixed, whatever the file says.
+    only(values, path, "pad_token_id", 1)
+    only(values, path, "relative_attention_num_buckets", 32)
     named = same(*SHARED, vocab_size=30527, pad_token_id=1, relative_attention_num_buckets=32)
     del named["type_vocab_size"]
     config = build(values, path, named, hidden_act=activation(values, path), type_vocab_size=0)

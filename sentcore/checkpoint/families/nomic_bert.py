@@ -49,7 +49,6 @@ def config_from_hf(values: dict, path: Path) -> EncoderConfig:
     """The EncoderConfig of a config.json; CheckpointError by file, field, value and what is accepted."""
     if "n_embd" in values:
         return _of_nomic(values, path)
-    only(values, path, "head_dim", values.get("hidden_size", 768) // values.get("num_attention_heads", 12))
     named = same(
         *SHARED, vocab_size=30528, max_position_embeddings=2048, hidden_dropout_prob=0, attention_probs_dropout_prob=0
     )

@@ -55,15 +55,22 @@ def build(values: dict, path: Path, named: Mapping[str, str | tuple[str, Any]], 
     for name in ("is_decoder", "add_cross_attention"):
         if values.get(name):
             raise CheckpointError(f"{path}: {name} is true; accepted: false. A decoder is no sentence encoder")
+    if values.get("pruned_heads"):
+        raise CheckpointError(
+            f"{path}: pruned_heads is {values['pruned_heads']!r}; accepted: none. Layers with heads of their own count are "
+            "not computed here; use the checkpoint from before pruning"
+        )
     defaults = EncoderConfig()
     for ours, theirs in named.items():
         theirs, default = theirs if isinstance(theirs, tuple) else (theirs, getattr(defaults, ours))
         kinds = (int, float) if ours in _NUMBERS else (int,)
         chosen[ours] = field(values, theirs, kinds, default, path)
     try:
-        return EncoderConfig(**chosen)
+        config = EncoderConfig(**chosen)
     except SentcoreError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    only(values, path, "head_dim", config.head_size)
+    return config
 
 
 def same(*names: str, **defaults: Any) -> dict[str, str | tuple[str, Any]]:
@@ -107,30 +114,37 @@ def absolute_positions(values: dict, path: Path) -> None:
         )
 
 
-def rotary(values: dict, path: Path, default_theta: float, key: str | None = None) -> dict[str, float]:
+def rotary(
+    values: dict, path: Path, default_theta: float, key: str | None = None, *, ntk: bool = False
+) -> dict[str, float]:
     """rope_theta and rope_ntk_factor of a config.json, in transformers' present form or in older ones.
 
     Args:
         default_theta: the family's.
         key: the layer type whose parameters are meant, where they are kept by layer type.
+        ntk: whether the family's own code knows the type "ntk".
     """
     given = field(values, "rope_parameters", (dict,), {}, path)
     if key is not None:
         given = field(given, key, (dict,), {}, path)
     scaling = field(values, "rope_scaling", (dict,), {}, path)
     parameters = {**given, **scaling}
-    kind = parameters.get("rope_type") or parameters.get("type") or "default"
-    theta = field(
-        given, "rope_theta", (int, float), field(values, "rope_theta", (int, float), default_theta, path), path
-    )
+    for place in (values, parameters):
+        only(place, path, "partial_rotary_factor", 1, 1.0)
+    kinds = [place.get(name) for place in (scaling, given) for name in ("rope_type", "type")]
+    kind = next((kind for kind in kinds if kind not in (None, "default")), "default")
+    if key is None:  # by layer type, a rope_theta for all means nothing
+        default_theta = field(values, "rope_theta", (int, float), default_theta, path)
+    theta = float(field(given, "rope_theta", (int, float), default_theta, path))
     if kind == "default":
-        return {"rope_theta": float(theta)}
-    if kind == "ntk" and parameters.get("mixed_b") is None:
-        return {
-            "rope_theta": float(theta),
-            "rope_ntk_factor": float(field(parameters, "factor", (int, float), 1.0, path)),
-        }
+        return {"rope_theta": theta}
+    if kind == "ntk" and ntk and parameters.get("mixed_b") is None:
+        factor = float(field(parameters, "factor", (int, float), 1.0, path))
+        if not factor >= 1:  # its authors' code scales only what becomes longer
+            raise CheckpointError(f"{path}: rope factor is {factor}; accepted: at least 1")
+        return {"rope_theta": theta, "rope_ntk_factor": factor}
+    accepted = "'default', and 'ntk' without mixed_b" if ntk else "'default'"
     raise CheckpointError(
-        f"{path}: rope type is {kind!r} with {parameters!r}; accepted: 'default', and 'ntk' without mixed_b. Other rotary "
-        "scalings would give wrong features"
+        f"{path}: rope type is {kind!r} with {parameters!r}; accepted: {accepted}. Other rotary scalings would give wrong "
+        "features"
     )
