@@ -63,11 +63,11 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     transformer = folders[0][1]
     path = transformer / layout.CONFIG
     values = files.read_json(path)
-    _refuse_quantized(values, path)
+    refuse_quantized(values, path)
     family = family_of(values, path)
     config = family.config_from_hf(values, path)
     modules, dimension = read_modules(folders, config.hidden_size)
-    max_length, do_lower_case = _text_limits(transformer, config)
+    max_length, do_lower_case = text_limits(transformer, config)
     return Checkpoint(
         folder=folder,
         tokenizer_folder=transformer,
@@ -82,17 +82,17 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     )
 
 
-def _refuse_quantized(values: dict, path: Path) -> None:
+def refuse_quantized(values: dict, path: Path) -> None:
     if values.get("quantization_config"):
         raise CheckpointError(
             f"{path}: quantization_config is set; accepted: unquantized weights. Use the original checkpoint"
         )
 
 
-def _text_limits(folder: Path, config: EncoderConfig) -> tuple[int, bool]:
-    """(max_length, do_lower_case) by sentence-transformers' rule."""
+def text_limits(folder: Path, config: EncoderConfig, settings: bool = True) -> tuple[int, bool]:
+    """(max_length, do_lower_case) by sentence-transformers' rule; without `settings` its own file is not looked at."""
     max_length, do_lower_case = None, False
-    for name in layout.TRANSFORMER_CONFIGS:
+    for name in layout.TRANSFORMER_CONFIGS if settings else ():
         path = folder / name
         if path.is_file():
             values = files.read_json(path)
