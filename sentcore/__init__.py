@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sentcore import ops
     from sentcore._extension import build_info
     from sentcore.config import EncoderConfig
+    from sentcore.cross_encoder import CrossEncoder
     from sentcore.errors import SentcoreError
     from sentcore.integrations.parity import ParityReport, parity
     from sentcore.layers import Encoder
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # Name -> where it lives. Looked up at first use (PEP 562): importing torch takes seconds, which `sentcore --help` need
 # not pay.
 _HOMES = {
+    "CrossEncoder": "sentcore.cross_encoder",
     "Encoder": "sentcore.layers",
     "EncoderConfig": "sentcore.config",
     "PackedBatch": "sentcore.packed",
@@ -31,6 +33,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CrossEncoder",
     "Encoder",
     "EncoderConfig",
     "PackedBatch",

@@ -16,6 +16,7 @@ from sentcore.ops.inference_linear import usable
 from sentcore.outputs import Pooling, check_precision
 
 if TYPE_CHECKING:
+    from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint
     from sentcore.checkpoint.load import Checkpoint
 
 DTYPES = {
@@ -100,7 +101,7 @@ def check_batch_invariant(device: torch.device, dtype: torch.dtype, backend: str
     )
 
 
-def pick_max_length(max_length: int | None, checkpoint: Checkpoint) -> int:
+def pick_max_length(max_length: int | None, checkpoint: Checkpoint | CrossEncoderCheckpoint) -> int:
     """Tokens a text is cut at: the one asked for, or the folder's."""
     if max_length is None:
         return checkpoint.max_length
@@ -108,7 +109,7 @@ def pick_max_length(max_length: int | None, checkpoint: Checkpoint) -> int:
         raise ArgumentTypeError(
             f"max_length is {max_length!r} of type {type(max_length).__name__}; accepted: an integer or None"
         )
-    longest = checkpoint.config.max_position_embeddings
+    longest = checkpoint.config.max_length
     if not 3 <= max_length <= longest:
         raise ArgumentValueError(
             f"max_length is {max_length}; accepted: 3 to {longest}, the model's position table (special tokens count)"

@@ -9,8 +9,11 @@ import torch
 from torch import nn
 
 from sentcore.config import EncoderConfig
+from sentcore.errors import ArgumentValueError
 from sentcore.layers import Encoder
 from sentcore.outputs import (
+    ClassificationHead,
+    ClassificationHeadSpec,
     Dense,
     DenseSpec,
     Normalize,
@@ -63,6 +66,31 @@ class SentenceModel(nn.Module):
         for stage in self.outputs[1:]:
             features = stage(features)
         return features
+
+
+class ClassifierModel(nn.Module):
+    """encoder -> classification head."""
+
+    def __init__(self, config: EncoderConfig, head: ClassificationHeadSpec, backend: str = "auto") -> None:
+        super().__init__()
+        self.encoder = Encoder(config, backend)
+        self.head = ClassificationHead(head, backend)
+
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        """[B, num_labels] of a packed batch, before any activation.
+
+        Raises:
+            ArgumentValueError: a sentence without tokens, seen on CPUs, where looking costs no synchronisation.
+        """
+        starts = batch.cu_seqlens
+        if starts.is_cpu and not torch.compiler.is_compiling() and bool((starts[1:] == starts[:-1]).any()):
+            empty = int((starts[1:] == starts[:-1]).nonzero()[0])
+            raise ArgumentValueError(
+                f"sentence {empty} of the batch has no tokens; accepted: at least one, whose feature the head reads"
+            )
+        if self.head.spec.pooling == "mean":
+            return self.head(self.head.mean(self.encoder(batch), starts))
+        return self.head(self.encoder.encode_rows(batch, starts[:-1].long()))
 
 
 _MODULES = {

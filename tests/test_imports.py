@@ -18,7 +18,7 @@ FLOORS = [
     {"checkpoint"},
     {"pipeline"},
     {"encode_options"},
-    {"sentence_encoder"},
+    {"sentence_encoder", "cross_encoder"},
     {"integrations"},
     {"cli"},
     {"__main__"},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint
 from sentcore.checkpoint.load import Checkpoint
-from sentcore.model import SentenceModel
+from sentcore.model import ClassifierModel, SentenceModel
+from sentcore.outputs import ClassificationHead
 
 
 def build_model(checkpoint: Checkpoint, backend: str, device: torch.device, dtype: torch.dtype) -> SentenceModel:
@@ -21,4 +23,21 @@ def build_model(checkpoint: Checkpoint, backend: str, device: torch.device, dtyp
     else:
         model.encoder = encoder_only.encoder.to(device=device, dtype=dtype)
     model.outputs = SentenceModel.build_outputs(checkpoint.modules, backend).to(device=device)
+    return model
+
+
+def build_classifier(
+    checkpoint: CrossEncoderCheckpoint, backend: str, device: torch.device, dtype: torch.dtype
+) -> ClassifierModel:
+    """The same of a cross-encoder; its head in float32."""
+    with torch.device("meta"):
+        model = ClassifierModel(checkpoint.config, checkpoint.head, backend)
+    model.encoder.load_state_dict(checkpoint.state_dict, assign=True)
+    model.head = ClassificationHead(checkpoint.head, backend)
+    model.head.load_state_dict(checkpoint.head_state)
+    model.head.to(device)
+    if dtype == torch.int8:
+        model.encoder.to_int8()
+    else:
+        model.encoder.to(device=device, dtype=dtype)
     return model

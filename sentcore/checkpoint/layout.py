@@ -56,6 +56,7 @@ _GENERATIONS = {
         "sentence_transformers.base.modules.normalize.Normalize",
     ),
 }
+TRANSFORMER_TYPE = _GENERATIONS["Transformer"][1]  # what newer cross-encoders are written with
 MODULE_KINDS = {name: kind for kind, names in _GENERATIONS.items() for name in names}
 LEGACY_MODULE_TYPE = {kind: names[0] for kind, names in _GENERATIONS.items()}
 

@@ -10,6 +10,7 @@ import torch
 from sentcore.checkpoint import files, layout
 from sentcore.checkpoint.families import family_of
 from sentcore.checkpoint.modules import module_folders, read_modules
+from sentcore.checkpoint.refusals import refuse_adapter, refuse_quantized
 from sentcore.checkpoint.weights import encoder_state
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError, MissingFileError
@@ -61,15 +62,14 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         raise MissingFileError(f"model folder {folder} does not exist; check the path")
     folders = module_folders(folder)
     transformer = folders[0][1]
-    for place in (folder, transformer):
-        _refuse_adapter(place / layout.ADAPTER_CONFIG)
+    refuse_adapter(folder, transformer)
     path = transformer / layout.CONFIG
     values = files.read_json(path)
-    _refuse_quantized(values, path)
+    refuse_quantized(values, path)
     family = family_of(values, path)
     config = family.config_from_hf(values, path)
     modules, dimension = read_modules(folders, config.hidden_size)
-    max_length, do_lower_case = _text_limits(transformer, config)
+    max_length, do_lower_case = text_limits(transformer, config)
     return Checkpoint(
         folder=folder,
         tokenizer_folder=transformer,
@@ -84,27 +84,10 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     )
 
 
-def _refuse_adapter(path: Path) -> None:
-    if path.is_file():
-        values = files.read_json(path)
-        raise CheckpointError(
-            f"{path}: the folder holds an adapter ({values.get('peft_type')!s}, of {values.get('base_model_name_or_path')!r}); "
-            "accepted: whole weights, as without the adapter the features would be another model's. Merge it with peft's "
-            "merge_and_unload and save the result with save_pretrained"
-        )
-
-
-def _refuse_quantized(values: dict, path: Path) -> None:
-    if values.get("quantization_config"):
-        raise CheckpointError(
-            f"{path}: quantization_config is set; accepted: unquantized weights. Use the original checkpoint"
-        )
-
-
-def _text_limits(folder: Path, config: EncoderConfig) -> tuple[int, bool]:
-    """(max_length, do_lower_case) by sentence-transformers' rule."""
+def text_limits(folder: Path, config: EncoderConfig, settings: bool = True) -> tuple[int, bool]:
+    """(max_length, do_lower_case) by sentence-transformers' rule; without `settings` its own file is not looked at."""
     max_length, do_lower_case = None, False
-    for name in layout.TRANSFORMER_CONFIGS:
+    for name in layout.TRANSFORMER_CONFIGS if settings else ():
         path = folder / name
         if path.is_file():
             values = files.read_json(path)

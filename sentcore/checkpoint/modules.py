@@ -21,7 +21,7 @@ def module_folders(folder: Path) -> list[tuple[str, Path]]:
     if not path.is_file():
         return [("Transformer", folder)]
     entries = read_json(path, list)
-    kinds = [_kind(entry, path) for entry in entries]
+    kinds = module_kinds(entries, path)
     if kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:]):
         raise CheckpointError(
             f"{path} names the modules {kinds}; accepted: Transformer, Pooling, then any of Dense and Normalize"
@@ -30,6 +30,11 @@ def module_folders(folder: Path) -> list[tuple[str, Path]]:
         (kind, inside(folder, entry.get("path"), f"{path}: path of module {entry.get('idx')}"))
         for kind, entry in zip(kinds, entries, strict=True)
     ]
+
+
+def module_kinds(entries: list, path: Path) -> list[str]:
+    """What modules.json's entries are; CheckpointError for a foreign class."""
+    return [_kind(entry, path) for entry in entries]
 
 
 def read_modules(folders: list[tuple[str, Path]], hidden_size: int) -> tuple[tuple[OutputSpec, ...], int]:

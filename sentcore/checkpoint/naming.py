@@ -52,7 +52,7 @@ class Names:
         Raises:
             KeyError: nobody knows it.
         """
-        name = next((hf_name[len(p) :] for p in self.prefixes if hf_name.startswith(p)), hf_name)
+        name = self.without_prefix(hf_name)
         stem, _, suffix = name.rpartition(".")
         suffix = _LEGACY_SUFFIX.get(suffix, suffix)
         if stem in self.outer:
@@ -66,6 +66,10 @@ class Names:
         if self._ignored.match(name):
             return None
         raise KeyError(hf_name)
+
+    def without_prefix(self, hf_name: str) -> str:
+        """The name less the first of `prefixes` that it begins with."""
+        return next((hf_name[len(p) :] for p in self.prefixes if hf_name.startswith(p)), hf_name)
 
     def to_ours(self, tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
         """(our tensors, the names that nobody knows). Where rows do not divide, the shape shows it later."""

@@ -42,14 +42,12 @@ def save_checkpoint(
         stages: the modules behind the encoder.
         The rest is what the folder's settings files hold.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ArgumentValueError(f"folder is {folder}, a file; accepted: a folder, or a path where none is yet")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     names = family_of(checkpoint.hf_config, folder / layout.CONFIG).NAMES
-    _tensors(folder / layout.SAFETENSORS, names.to_hf(encoder_state))
-    config = {**checkpoint.hf_config, "dtype": _dtype_name(encoder_state)}
+    write_tensors(folder / layout.SAFETENSORS, names.to_hf(encoder_state))
+    config = {**checkpoint.hf_config, "dtype": dtype_name(encoder_state)}
     config.pop("torch_dtype", None)
-    _json(folder / layout.CONFIG, config)
+    write_json(folder / layout.CONFIG, config)
     for name in layout.TOKENIZER_FILES:
         source = checkpoint.tokenizer_folder / name
         if source.is_file() and source.resolve() != (folder / name).resolve():
@@ -61,15 +59,15 @@ def save_checkpoint(
         entries.append({"idx": index, "name": str(index), "path": path, "type": layout.LEGACY_MODULE_TYPE[kind]})
         (folder / path).mkdir(exist_ok=True)
         if isinstance(stage, Pooling):
-            _json(folder / path / layout.CONFIG, _pooling_config(stage, checkpoint.config.hidden_size))
+            write_json(folder / path / layout.CONFIG, _pooling_config(stage, checkpoint.config.hidden_size))
         elif isinstance(stage, Dense):
             _dense(folder / path, stage)
-    _json(folder / layout.MODULES, entries)
-    _json(
+    write_json(folder / layout.MODULES, entries)
+    write_json(
         folder / layout.TRANSFORMER_CONFIGS[0],
         {"max_seq_length": max_length, "do_lower_case": checkpoint.do_lower_case},
     )
-    _json(
+    write_json(
         folder / layout.SENTENCE_CONFIG,
         {
             "prompts": prompts,
@@ -78,6 +76,13 @@ def save_checkpoint(
             "truncate_dim": truncate_dim,
         },
     )
+
+
+def make_folder(folder: Path) -> None:
+    """The folder, and those above it."""
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentValueError(f"folder is {folder}, a file; accepted: a folder, or a path where none is yet")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _pooling_config(stage: Pooling, hidden_size: int) -> dict:
@@ -99,7 +104,7 @@ def _dense(folder: Path, stage: Dense) -> None:
             f"activation {stage.activation!r} cannot be saved; accepted: {', '.join(_ACTIVATION_PATHS)}"
         )
     linear = stage.linear
-    _json(
+    write_json(
         folder / layout.CONFIG,
         {
             "in_features": linear.in_features,
@@ -108,21 +113,24 @@ def _dense(folder: Path, stage: Dense) -> None:
             "activation_function": _ACTIVATION_PATHS[stage.activation],
         },
     )
-    _tensors(folder / layout.SAFETENSORS, stage.state_dict())
+    write_tensors(folder / layout.SAFETENSORS, stage.state_dict())
 
 
-def _dtype_name(state: dict[str, torch.Tensor]) -> str:
+def dtype_name(state: dict[str, torch.Tensor]) -> str:
+    """config.json's name of the tensors' dtype."""
     return str(next(iter(state.values())).dtype).removeprefix("torch.")
 
 
-def _tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """A safetensors file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.partial")
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(cpu, temporary, metadata={"format": "pt"})
     os.replace(temporary, path)
 
 
-def _json(path: Path, value: dict | list) -> None:
+def write_json(path: Path, value: dict | list) -> None:
+    """A JSON file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)

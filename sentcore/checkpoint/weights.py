@@ -59,8 +59,14 @@ def encoder_state(folder: Path, config: EncoderConfig, family: ModuleType) -> di
         CheckpointError: a tensor is missing, unknown or of another shape than config.json says.
         NonFiniteError: a tensor holds NaN or infinity.
     """
+    return state_of(*read_tensors(folder), config, family)
+
+
+def state_of(
+    tensors: dict[str, torch.Tensor], source: Path, config: EncoderConfig, family: ModuleType
+) -> dict[str, torch.Tensor]:
+    """`encoder_state` of tensors that are read already, from the file `source`."""
     names = family.NAMES
-    tensors, source = read_tensors(folder)
     state, unknown = names.to_ours(tensors)
     wanted = shapes(config)
     unknown += [names.hf_name(name) for name in state if name not in wanted]

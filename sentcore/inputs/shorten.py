@@ -45,6 +45,22 @@ class Shortener:
             size *= 2
         return text
 
+    def pair(self, first: str, second: str, max_length: int) -> tuple[str, str]:
+        """The two texts of a pair, whose first max_length tokens by "longest_first" stay the same.
+
+        Which of the two is longer decides who keeps an odd token, so only one is shortened, and only beside a text of at
+        most max_length tokens: what is left of it is longer still.
+        """
+        size = CHARACTERS_A_TOKEN * max_length
+        if not self._works or max(len(first), len(second)) <= size:
+            return first, second
+        if len(first) > len(second):
+            return (self(first, max_length) if self._fits(second, max_length) else first), second
+        return first, (self(second, max_length) if self._fits(first, max_length) else second)
+
+    def _fits(self, text: str, max_length: int) -> bool:
+        return len(self._rust.encode(text, add_special_tokens=False).ids) <= max_length
+
     def _boundary(self, text: str, size: int) -> int:
         """Where the text may be cut at or before `size`: before a space, or beside a CJK character; else 0."""
         space = max(text.rfind(character, 0, size) for character in " \t\n\r")

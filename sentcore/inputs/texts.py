@@ -19,7 +19,7 @@ def check_texts(sentences: str | Iterable[str], first: int = 0) -> tuple[list[st
         ArgumentValueError: a text holds half of a surrogate pair, which no encoding can carry; by position.
     """
     if isinstance(sentences, str):
-        _check(sentences, first)
+        check_text(sentences, first)
         return [str(sentences)], True
     if isinstance(sentences, (bytes, bytearray, dict, set, frozenset)) or not isinstance(sentences, Iterable):
         hint = (
@@ -30,16 +30,17 @@ def check_texts(sentences: str | Iterable[str], first: int = 0) -> tuple[list[st
         )
     texts = []
     for position, text in enumerate(sentences, start=first):
-        _check(text, position)
+        check_text(text, position)
         texts.append(str(text))  # a subclass such as numpy.str_ becomes a plain str
     return texts, False
 
 
-def _check(text: object, position: int) -> None:
+def check_text(text: object, position: int, name: str = "sentences[{}]") -> None:
+    """Refuses what is no text, or no valid one; `name` takes the position."""
     if not isinstance(text, str):
         shown = repr(text)
         raise ArgumentTypeError(
-            f"sentences[{position}] is {shown[:60]}{'...' if len(shown) > 60 else ''} of type {type(text).__name__}; "
+            f"{name.format(position)} is {shown[:60]}{'...' if len(shown) > 60 else ''} of type {type(text).__name__}; "
             f"accepted: a text. {_REMEDY.get(type(text), 'Convert it with str() or leave it out')}"
         )
     if text.isascii():
@@ -48,7 +49,7 @@ def _check(text: object, position: int) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ArgumentValueError(
-            f"sentences[{position}] holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, "
+            f"{name.format(position)} holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, "
             "half of a character that cannot be encoded; accepted: valid Unicode. Repair it with "
             "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
         ) from None

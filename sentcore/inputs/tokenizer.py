@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import normalizers
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from sentcore.errors import CheckpointError, MissingFileError
+from sentcore.errors import ArgumentValueError, CheckpointError, MissingFileError
 from sentcore.inputs.shorten import Shortener
 from sentcore.packed import TokenizedTexts
 
@@ -84,6 +84,52 @@ class Tokenizer:
             token_ids=np.concatenate(ids) if ids else np.zeros(0, np.int32),
             offsets=offsets,
             token_type_ids=None,
+            truncated=np.array(truncated, dtype=np.bool_),
+        )
+
+    def encode_pairs(
+        self, pairs: list[tuple[str, str]], max_length: int | None = None, token_types: bool = True
+    ) -> TokenizedTexts:
+        """Token ids of B pairs of texts, each pair in one row, with special tokens.
+
+        Args:
+            pairs: the two texts of each.
+            max_length: tokens a pair is cut at: the longer text loses the tokens at its end, and where both are long each
+                keeps half (transformers' "longest_first").
+            token_types: whether token_type_ids tells the second text from the first.
+
+        Raises:
+            ArgumentValueError: max_length leaves no room beside the special tokens.
+        """
+        limit = self.max_length if max_length is None else max_length
+        special = self._rust.num_special_tokens_to_add(is_pair=True)
+        if limit <= special:
+            raise ArgumentValueError(
+                f"max_length is {limit}; accepted for pairs: more than {special}, the special tokens of one"
+            )
+        ids, types, lengths, truncated = [], [], [], []
+        # Before truncation is on: the shortener counts the tokens of whole prefixes.
+        pairs = [self._shortener.pair(first, second, limit) for first, second in pairs]
+        self._rust.enable_truncation(limit, strategy="longest_first")
+        try:
+            for first in range(0, len(pairs), CHUNK):
+                encodings = self._rust.encode_batch_fast(pairs[first : first + CHUNK])
+                rows = [encoding.ids for encoding in encodings]
+                lengths.extend(map(len, rows))
+                truncated.extend(bool(encoding.overflowing) for encoding in encodings)
+                ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
+                if token_types:
+                    kinds = chain.from_iterable(encoding.type_ids for encoding in encodings)
+                    types.append(np.fromiter(kinds, np.int32))
+        finally:
+            self._rust.no_truncation()
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        none = np.zeros(0, np.int32)
+        return TokenizedTexts(
+            token_ids=np.concatenate(ids) if ids else none,
+            offsets=offsets,
+            token_type_ids=(np.concatenate(types) if types else none) if token_types else None,
             truncated=np.array(truncated, dtype=np.bool_),
         )
 

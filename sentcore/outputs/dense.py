@@ -12,7 +12,7 @@ from sentcore.errors import ArgumentValueError
 from sentcore.ops.inference_linear import InferenceLinear, usable
 from sentcore.outputs.specs import DenseSpec
 
-_ACTIVATE = {
+ACTIVATE = {
     "identity": lambda x: x,
     "tanh": torch.tanh,
     "relu": F.relu,
@@ -29,8 +29,8 @@ class Dense(nn.Module):
     def __init__(self, spec: DenseSpec, backend: str = "auto") -> None:
         super().__init__()
         self.backend = backend
-        if spec.activation not in _ACTIVATE:
-            raise ArgumentValueError(f"activation is {spec.activation!r}; accepted: {', '.join(_ACTIVATE)}")
+        if spec.activation not in ACTIVATE:
+            raise ArgumentValueError(f"activation is {spec.activation!r}; accepted: {', '.join(ACTIVATE)}")
         self.activation = spec.activation
         out_features, in_features = spec.weight.shape
         self.linear = nn.Linear(in_features, out_features, bias=spec.bias is not None)
@@ -44,4 +44,4 @@ class Dense(nn.Module):
         """[B, in_features] -> [B, out_features]."""
         x = x.to(self.linear.weight.dtype)
         product = self._packed(x, (self.linear,)) if usable(x, self.backend) else self.linear(x)
-        return _ACTIVATE[self.activation](product)
+        return ACTIVATE[self.activation](product)
