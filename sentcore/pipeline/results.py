@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 
 from sentcore.model import Features
+from sentcore.outputs import quantize
 from sentcore.packed import PackedBatch
 
 
@@ -27,6 +28,33 @@ def items_of(batch: PackedBatch, features: Features, finish: Callable, output_va
             "token_embeddings": tokens,
             "sentence_embedding": finish(features.sentence_embedding[row : row + 1])[0],
         }
+
+
+def hand_over_rows(rows: torch.Tensor, precision: str, target: str | torch.device):
+    """Rows [B, E] in `precision` and in the form asked for: "numpy", "list" (of tensors), or a tensor on a device."""
+    report_non_finite(rows)
+    if precision != "float32":
+        rows = torch.from_numpy(quantize(rows.numpy(), precision))
+    return _converted(rows, target)
+
+
+def hand_over_items(name: str | None, items: list, target: str | torch.device) -> list:
+    """One item a text; ColBERT's rows in the form asked for, the others as they are."""
+    if name == "sparse":
+        report_non_finite(torch.tensor([[math.fsum(row.values())] for row in items]))
+    elif name == "colbert":
+        report_non_finite(torch.tensor([[item.sum()] for item in items]))
+        # Outside inference mode a copy is a tensor that autograd may take.
+        return [_converted(item.clone(), target, several=False) for item in items]
+    return items
+
+
+def _converted(rows: torch.Tensor, target: str | torch.device, several: bool = True):
+    if target == "numpy":
+        return rows.numpy()
+    if target == "list":
+        return list(rows) if several else rows
+    return rows.to(target)
 
 
 def report_non_finite(rows: torch.Tensor, first: int = 0) -> None:
