@@ -35,8 +35,7 @@ from sentcore.pipeline import (
     check_batch_tokens,
     checked_windows,
     evaluating,
-    hand_over_items,
-    hand_over_rows,
+    hand_over,
     one_ahead,
     progress_bar,
     report_non_finite,
@@ -189,11 +188,9 @@ class SentenceEncoder(nn.Module):
         results = {}
         for name in options.wanted:
             found = [part[name] for part in parts]
-            if name == "sentence_embedding":
-                found = found or [torch.empty((0, self.get_sentence_embedding_dimension()))]
-                results[name] = hand_over_rows(torch.cat(found), precision, target)
-            else:
-                results[name] = hand_over_items(name, [item for part in found for item in part], target)
+            if name == "sentence_embedding" and not found:
+                found = [torch.empty((0, self.get_sentence_embedding_dimension()))]
+            results[name] = hand_over(name, found, precision, target)
         if single:
             results = {name: result[0] for name, result in results.items()}
         return results if isinstance(output_value, (list, tuple)) else results[output_value]

@@ -3,7 +3,7 @@
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.batches import check_batch_tokens, checked_windows, windows
 from sentcore.pipeline.progress import progress_bar
-from sentcore.pipeline.results import hand_over_items, hand_over_rows, report_non_finite
+from sentcore.pipeline.results import hand_over, report_non_finite
 from sentcore.pipeline.window import WindowOutputs, evaluating, run_window
 
 __all__ = [
@@ -11,8 +11,7 @@ __all__ = [
     "check_batch_tokens",
     "checked_windows",
     "evaluating",
-    "hand_over_items",
-    "hand_over_rows",
+    "hand_over",
     "one_ahead",
     "progress_bar",
     "report_non_finite",
