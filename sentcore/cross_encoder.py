@@ -21,6 +21,7 @@ from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline import (
     check_batch_tokens,
+    evaluating,
     one_ahead,
     progress_bar,
     report_non_finite,
@@ -245,17 +246,10 @@ class CrossEncoder(nn.Module):
         return self.tokenizer.encode_pairs(pairs, self._max_length, token_types=self.checkpoint.token_types)
 
     def _compute(self, tokens: TokenizedTexts, budget: int, out: torch.Tensor, advance) -> None:
-        training = [module for module in self.modules() if module.training]
-        if training:
-            self.eval()
-        try:
-            with torch.inference_mode():
-                for indices, batch, logits in run_batches(tokens, budget, self.device, self.model):
-                    out[torch.from_numpy(indices)] = logits.float().cpu()
-                    advance(len(indices), batch.num_tokens)
-        finally:
-            for module in training:
-                module.training = True
+        with evaluating(self, self.model), torch.inference_mode():
+            for indices, batch, logits in run_batches(tokens, budget, self.device, self.model):
+                out[torch.from_numpy(indices)] = logits.float().cpu()
+                advance(len(indices), batch.num_tokens)
 
     # ---- beside scores --------------------------------------------------------------------------------------------
 

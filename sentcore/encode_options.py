@@ -18,6 +18,7 @@ from sentcore.outputs import Pooling, check_precision
 if TYPE_CHECKING:
     from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint
     from sentcore.checkpoint.load import Checkpoint
+    from sentcore.model import SentenceModel
 
 DTYPES = {
     "auto": torch.float32,
@@ -26,7 +27,7 @@ DTYPES = {
     "float16": torch.float16,
     "int8": torch.int8,
 }
-OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
+OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", "sparse", "colbert")
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -122,17 +123,16 @@ class EncodeOptions:
     """The options of one call of `encode`, ready for use."""
 
     prompt: str | None
-    output_value: str | None
+    wanted: tuple[str | None, ...]
     normalize: bool
     truncate_dim: int | None
 
     @classmethod
     def check(cls, encoder, prompt_name, prompt, output_value, precision, normalize, truncate_dim) -> EncodeOptions:
         """Checks them against `encoder`'s prompts and dimension; see SentenceEncoder.encode."""
-        if output_value not in OUTPUT_VALUES:
-            raise ArgumentValueError(
-                f"output_value is {output_value!r}; accepted: 'sentence_embedding', 'token_embeddings' or None"
-            )
+        wanted = _wanted(output_value)
+        for name in wanted:
+            check_has(encoder.model, name)
         check_precision(precision)
         if truncate_dim is None:
             truncate_dim = encoder.truncate_dim
@@ -140,7 +140,7 @@ class EncodeOptions:
             isinstance(truncate_dim, bool) or not isinstance(truncate_dim, int) or truncate_dim < 1
         ):
             raise ArgumentValueError(f"truncate_dim is {truncate_dim!r}; accepted: an integer of at least 1, or None")
-        return cls(_prompt(encoder, prompt_name, prompt), output_value, normalize, truncate_dim)
+        return cls(_prompt(encoder, prompt_name, prompt), wanted, normalize, truncate_dim)
 
     def prompt_length(self, encoder) -> int:
         """Tokens of the prompt that a pooling without prompts leaves out."""
@@ -154,6 +154,38 @@ class EncodeOptions:
         if self.truncate_dim is not None:
             features = features[:, : self.truncate_dim]
         return F.normalize(features, p=2.0, dim=1) if self.normalize else features
+
+
+def check_has(model: SentenceModel, name: str | None) -> None:
+    """`model` computes the output of that name, or an ArgumentValueError that says what it has."""
+    has = {
+        "sentence_embedding": bool(model.outputs),
+        "token_embeddings": True,
+        "sparse": model.sparse is not None,
+        "colbert": model.colbert is not None,
+    }
+    if has["sentence_embedding" if name is None else name]:
+        return
+    if name in ("sparse", "colbert"):
+        remedy = f"Its folder holds no {name}_linear.pt" + (" and names no SpladePooling" if name == "sparse" else "")
+    else:
+        remedy = (
+            "Its folder names no Pooling: use output_value='sparse', or load the encoder from a folder with pooling"
+        )
+    accepted = ", ".join(repr(other) for other, there in has.items() if there)
+    raise ArgumentValueError(f"output_value is {name!r}; accepted for this model: {accepted}. {remedy}")
+
+
+def _wanted(output_value: object) -> tuple[str | None, ...]:
+    if output_value is None or output_value in OUTPUT_VALUES:
+        return (output_value,)
+    names = tuple(output_value) if isinstance(output_value, (list, tuple)) else ()
+    if not names or any(name not in OUTPUT_VALUES for name in names) or len(set(names)) < len(names):
+        raise ArgumentValueError(
+            f"output_value is {output_value!r}; accepted: {', '.join(map(repr, OUTPUT_VALUES))}, a list of these, each "
+            "once, or None"
+        )
+    return names
 
 
 def _prompt(encoder, prompt_name: str | None, prompt: str | None) -> str | None:

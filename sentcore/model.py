@@ -14,44 +14,90 @@ from sentcore.layers import Encoder
 from sentcore.outputs import (
     ClassificationHead,
     ClassificationHeadSpec,
+    Colbert,
     Dense,
     DenseSpec,
+    Heads,
+    LinearSpec,
     Normalize,
     NormalizeSpec,
     OutputSpec,
     Pooling,
     PoolingSpec,
+    SparseLinear,
+    SparseRows,
+    Splade,
 )
 from sentcore.packed import PackedBatch
 
 
 class Features(NamedTuple):
-    """What one batch gives: token_embeddings [T, H] (None where nobody asked) and sentence_embedding [B, E]."""
+    """What one batch gives; what was not asked for, or has no head, is None.
+
+    Attributes:
+        token_embeddings: [T, H].
+        sentence_embedding: [B, E]; None for a model without pooling.
+        sparse: B rows of token weights.
+        colbert: [T, E], a vector of length 1 for every token.
+    """
 
     token_embeddings: torch.Tensor | None
-    sentence_embedding: torch.Tensor
+    sentence_embedding: torch.Tensor | None
+    sparse: SparseRows | None = None
+    colbert: torch.Tensor | None = None
 
 
 class SentenceModel(nn.Module):
-    """encoder -> pooling -> dense* -> normalize, in the order the model folder names them."""
+    """encoder -> pooling -> dense* -> normalize, in the order the model folder names them; heads beside these."""
 
     def __init__(self, config: EncoderConfig, outputs: Sequence[OutputSpec], backend: str = "auto") -> None:
         super().__init__()
         self.encoder = Encoder(config, backend)
         self.outputs = self.build_outputs(outputs, backend)
+        self.sparse: SparseLinear | Splade | None = None
+        self.colbert: Colbert | None = None
 
     @staticmethod
     def build_outputs(outputs: Sequence[OutputSpec], backend: str = "auto") -> nn.ModuleList:
         """The stages behind the encoder, on the CPU in float32."""
         return nn.ModuleList(_MODULES[type(spec)](spec, backend) for spec in outputs)
 
-    def forward(self, batch: PackedBatch, prompt_length: int = 0) -> Features:
-        """Features of a packed batch; prompt_length counts the tokens a pooling without prompts leaves out."""
+    def add_heads(self, heads: Heads, left_out: Sequence[int], tied: nn.Parameter, backend: str = "auto") -> None:
+        """The heads behind the encoder, in float32.
+
+        Args:
+            heads: what there is.
+            left_out: ids that bge-m3's sparse head gives no weight.
+            tied: word embeddings [V, H] float32, for a masked-LM head without a decoder of its own.
+        """
+        self.sparse = self.colbert = None
+        if isinstance(heads.sparse, LinearSpec):
+            self.sparse = SparseLinear(heads.sparse, left_out, backend)
+        elif heads.sparse is not None:
+            self.sparse = Splade(heads.sparse, tied, backend)
+        if heads.colbert is not None:
+            self.colbert = Colbert(heads.colbert, backend)
+
+    def forward(
+        self, batch: PackedBatch, prompt_length: int = 0, *, sparse: bool = False, colbert: bool = False
+    ) -> Features:
+        """Features of a packed batch, by one pass of the encoder.
+
+        Args:
+            batch: T tokens of B sentences.
+            prompt_length: tokens that a pooling without prompts leaves out.
+            sparse, colbert: compute these heads too; the model must have them.
+        """
         tokens = self.encoder(batch)
-        features = tokens
+        features = tokens if self.outputs else None
         for stage in self.outputs:
             features = stage(features, batch, prompt_length) if isinstance(stage, Pooling) else stage(features)
-        return Features(tokens, features)
+        return Features(
+            tokens,
+            features,
+            self.sparse(tokens, batch) if sparse else None,
+            self.colbert(tokens) if colbert else None,
+        )
 
     def sentence_embedding(self, batch: PackedBatch, prompt_length: int = 0) -> torch.Tensor:
         """[B, E] alone, of sentences that all have tokens: where pooling reads one token, the last layer computes no other."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from sentcore.checkpoint.save import save_checkpoint
 from sentcore.encode_options import (
     EncodeOptions,
     check_batch_invariant,
+    check_has,
     pick_backend,
     pick_device,
     pick_dtype,
@@ -25,18 +25,21 @@ from sentcore.encode_options import (
 from sentcore.errors import ArgumentValueError
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
-from sentcore.model import Features
-from sentcore.outputs import quantize
+from sentcore.outputs.colbert import colbert_similarity
 from sentcore.outputs.similarity import check_similarity_fn, similarity, similarity_pairwise
+from sentcore.outputs.sparse import sparse_similarity
+from sentcore.outputs.specs import LinearSpec
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline import (
+    WindowOutputs,
     check_batch_tokens,
     checked_windows,
-    items_of,
+    evaluating,
+    hand_over,
     one_ahead,
     progress_bar,
     report_non_finite,
-    run_batches,
+    run_window,
     windows,
 )
 
@@ -91,14 +94,17 @@ class SentenceEncoder(nn.Module):
         self.default_prompt_name: str | None = checkpoint.default_prompt_name
         self.truncate_dim: int | None = checkpoint.truncate_dim
         self.similarity_fn_name = check_similarity_fn(checkpoint.similarity_fn_name or "cosine")
-        self.model = build_model(checkpoint, backend, chosen_device, chosen_dtype)
+        names = checkpoint.heads.special_tokens
+        left_out = self.tokenizer.special_ids(names) if isinstance(checkpoint.heads.sparse, LinearSpec) else ()
+        self.model = build_model(checkpoint, backend, chosen_device, chosen_dtype, left_out)
         checkpoint.state_dict.clear()  # the model holds the weights now, perhaps in another dtype
         self.eval()
 
     # ---- in a training loop ---------------------------------------------------------------------------------------
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """[B, E] sentence features of a packed batch, differentiable in training."""
+        """[B, E] sentence features of a packed batch, differentiable in training; an error for a model without pooling."""
+        check_has(self.model, "sentence_embedding")
         return self.model(batch).sentence_embedding
 
     @property
@@ -121,7 +127,8 @@ class SentenceEncoder(nn.Module):
         self._max_length = pick_max_length(value, self.checkpoint)
 
     def get_sentence_embedding_dimension(self) -> int:
-        """E, after truncate_dim."""
+        """E, after truncate_dim; an error for a model without pooling."""
+        check_has(self.model, "sentence_embedding")
         dimension = self.checkpoint.sentence_embedding_dimension
         return dimension if self.truncate_dim is None else min(dimension, self.truncate_dim)
 
@@ -134,14 +141,14 @@ class SentenceEncoder(nn.Module):
         prompt: str | None = None,
         batch_tokens: int | None = None,
         show_progress_bar: bool | None = None,
-        output_value: str | None = "sentence_embedding",
+        output_value: str | list[str] | None = "sentence_embedding",
         precision: str = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: str | torch.device | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-    ) -> np.ndarray | torch.Tensor | list:
+    ) -> np.ndarray | torch.Tensor | list | dict:
         """Features of sentences, in their order, as sentence-transformers' `encode` gives them.
 
         Args:
@@ -150,7 +157,8 @@ class SentenceEncoder(nn.Module):
             prompt: the text itself, instead of prompt_name.
             batch_tokens: tokens computed at once, which bounds memory; None for the device's default.
             show_progress_bar: None shows one for long work on a terminal.
-            output_value: "sentence_embedding", "token_embeddings", or None for a dict of everything per sentence.
+            output_value: "sentence_embedding", "token_embeddings", "sparse", "colbert", a list of these, computed in one pass, or
+                None for a dict of everything dense per sentence. The options below concern sentence embeddings.
             precision: "float32", or "int8", "uint8", "binary", "ubinary" (over all rows of this call).
             convert_to_numpy: a NumPy array; else, without convert_to_tensor, a list of tensors.
             convert_to_tensor: one tensor on the model's device; wins over convert_to_numpy.
@@ -159,7 +167,9 @@ class SentenceEncoder(nn.Module):
             truncate_dim: keep the first columns (Matryoshka), before normalizing.
 
         Returns:
-            [B, E] float32 (or `precision`); one row for one text. "token_embeddings": a list of [tokens, H] tensors.
+            [B, E] float32 (or `precision`); one row for one text. "token_embeddings": a list of [tokens, H] tensors. "sparse": a
+            list of dicts {token id: weight}. "colbert": a list of [tokens - 1, E] float32, converted as rows are. For a list
+            of names a dict, name -> what that name alone gives. One text gives single items.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: a bad text by its position, a bad option by its name.
@@ -173,24 +183,17 @@ class SentenceEncoder(nn.Module):
         budget = check_batch_tokens(batch_tokens, self.device)
         with progress_bar(len(texts), show_progress_bar) as bar:
             tokenized = one_ahead(windows(texts), lambda window: self._tokenize(window, options))
-            parts = [self._encode_window(tokens, options, budget, bar.advance) for tokens in tokenized]
-        if output_value != "sentence_embedding":
-            items = [item for part in parts for item in part]
-            return items[0] if single else items
-        if parts:
-            rows = torch.cat(parts)
-        else:
-            rows = torch.empty((0, 0 if single else self.get_sentence_embedding_dimension()))
-        report_non_finite(rows)
-        if precision != "float32":
-            rows = torch.from_numpy(quantize(rows.numpy(), precision))
-        if convert_to_tensor:
-            rows = rows.to(self.device)
-        elif convert_to_numpy:
-            rows = rows.numpy()
-        else:
-            rows = list(rows)
-        return rows[0] if single else rows
+            parts = [self._compute(tokens, options, budget, bar.advance) for tokens in tokenized]
+        target = self.device if convert_to_tensor else "numpy" if convert_to_numpy else "list"
+        results = {}
+        for name in options.wanted:
+            found = [part[name] for part in parts]
+            if name == "sentence_embedding" and not found:
+                found = [torch.empty((0, self.get_sentence_embedding_dimension()))]
+            results[name] = hand_over(name, found, precision, target)
+        if single:
+            results = {name: result[0] for name, result in results.items()}
+        return results if isinstance(output_value, (list, tuple)) else results[output_value]
 
     def encode_iter(
         self,
@@ -218,7 +221,7 @@ class SentenceEncoder(nn.Module):
         with progress_bar(None, show_progress_bar) as bar:
             checked = checked_windows(sentences, window)
             for tokens in one_ahead(checked, lambda texts: self._tokenize(texts, options)):
-                rows = self._encode_window(tokens, options, budget, bar.advance)
+                rows = self._compute(tokens, options, budget, bar.advance)["sentence_embedding"]
                 report_non_finite(rows, first)
                 yield np.arange(first, first + len(tokens), dtype=np.int64), rows.numpy()
                 first += len(tokens)
@@ -227,52 +230,23 @@ class SentenceEncoder(nn.Module):
         pick_dtype(self.dtype, device)  # int8 and float16 do not run everywhere
         self.to(device)
 
-    def _in_training(self) -> list[nn.Module]:
-        """The modules in training mode; none where those that hold all others are not, which is quick to see."""
-        encoder = self.model.encoder
-        if not any(
-            m.training for m in (self, self.model, encoder, encoder.embeddings, encoder.layers, *encoder.layers)
-        ):
-            return []
-        return [module for module in self.modules() if module.training]
-
     def _tokenize(self, texts: list[str], options: EncodeOptions) -> TokenizedTexts:
         if options.prompt:
             texts = [options.prompt + text for text in texts]
         return self.tokenizer.encode(texts, max_length=self._max_length)
 
-    def _sentence_features(self, batch: PackedBatch, prompt_length: int) -> Features:
-        return Features(None, self.model.sentence_embedding(batch, prompt_length))
-
-    def _encode_window(self, tokens: TokenizedTexts, options: EncodeOptions, budget: int, advance):
-        prompt_length = options.prompt_length(self)
-        out: list | torch.Tensor | None = None
-        run = partial(self.model, prompt_length=prompt_length)
-        if options.output_value == "sentence_embedding" and tokens.lengths.min(initial=1) > 0:
-            run = partial(self._sentence_features, prompt_length=prompt_length)
-        training = self._in_training()
-        if training:
-            self.eval()
-        try:
-            with torch.inference_mode():
-                for indices, batch, features in run_batches(tokens, budget, self.device, run):
-                    if options.output_value == "sentence_embedding":
-                        rows = options.finish(features.sentence_embedding).float().cpu()
-                        if out is None:
-                            out = torch.empty((len(tokens), rows.shape[1]))
-                        out[torch.from_numpy(indices)] = rows
-                    else:
-                        if out is None:
-                            out = [None] * len(tokens)
-                        for index, item in zip(
-                            indices, items_of(batch, features, options.finish, options.output_value), strict=True
-                        ):
-                            out[index] = item
-                    advance(len(indices), batch.num_tokens)
-        finally:
-            for module in training:
-                module.training = True
-        return out.clone() if isinstance(out, torch.Tensor) else out
+    def _compute(self, tokens: TokenizedTexts, options: EncodeOptions, budget: int, advance) -> WindowOutputs:
+        with evaluating(self, self.model):
+            return run_window(
+                self.model,
+                tokens,
+                options.wanted,
+                options.finish,
+                budget,
+                self.device,
+                prompt_length=options.prompt_length(self),
+                advance=advance,
+            )
 
     # ---- beside encode --------------------------------------------------------------------------------------------
 
@@ -283,6 +257,22 @@ class SentenceEncoder(nn.Module):
     def similarity_pairwise(self, a, b) -> torch.Tensor:
         """[A] float32, row by row."""
         return similarity_pairwise(a, b, self.similarity_fn_name)
+
+    def decode_sparse(self, row: dict[int, float]) -> dict[str, float]:
+        """{token id: weight} -> {token: weight}; an id that the tokenizer has no token for becomes "[id 7]"."""
+        names = self.tokenizer.tokens(list(row))
+        return {
+            f"[id {index}]" if name is None else name: weight
+            for (index, weight), name in zip(row.items(), names, strict=True)
+        }
+
+    def sparse_similarity(self, a, b) -> float | torch.Tensor:
+        """Products of shared tokens' weights, summed: a float for two dicts, [A, B] float32 for lists of them."""
+        return sparse_similarity(a, b)
+
+    def colbert_similarity(self, a, b) -> float | torch.Tensor:
+        """MaxSim averaged over the query's (a's) tokens: a float for two texts, [A, B] float32 for lists of them."""
+        return colbert_similarity(a, b)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a folder that sentence-transformers (2 to 6) and this class read; transformers reads its weights.
@@ -298,11 +288,10 @@ class SentenceEncoder(nn.Module):
         save_checkpoint(
             Path(folder),
             self.checkpoint,
-            self.model.encoder.state_dict(),
-            list(self.model.outputs),
+            self.model,
             max_length=self._max_length,
             prompts=self.prompts,
             default_prompt_name=self.default_prompt_name,
-            similarity_fn_name=self.similarity_fn_name,
+            similarity_fn_name=self.similarity_fn_name if self.model.outputs else self.checkpoint.similarity_fn_name,
             truncate_dim=self.truncate_dim,
         )

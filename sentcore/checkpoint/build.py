@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -10,9 +12,16 @@ from sentcore.checkpoint.load import Checkpoint
 from sentcore.model import ClassifierModel, SentenceModel
 from sentcore.outputs import ClassificationHead
 
+_WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
-def build_model(checkpoint: Checkpoint, backend: str, device: torch.device, dtype: torch.dtype) -> SentenceModel:
-    """The model on `device`; its encoder in `dtype`, torch.int8 for linear layers in 8 bits, its outputs in float32."""
+
+def build_model(
+    checkpoint: Checkpoint, backend: str, device: torch.device, dtype: torch.dtype, left_out: Sequence[int] = ()
+) -> SentenceModel:
+    """The model on `device`; its encoder in `dtype`, torch.int8 for linear layers in 8 bits, all behind it in float32.
+
+    `left_out` are token ids that bge-m3's sparse head gives no weight.
+    """
     with torch.device("meta"):  # no time spent on weights that are replaced
         encoder_only = SentenceModel(checkpoint.config, (), backend)
     encoder_only.encoder.load_state_dict(checkpoint.state_dict, assign=True)
@@ -23,6 +32,13 @@ def build_model(checkpoint: Checkpoint, backend: str, device: torch.device, dtyp
     else:
         model.encoder = encoder_only.encoder.to(device=device, dtype=dtype)
     model.outputs = SentenceModel.build_outputs(checkpoint.modules, backend).to(device=device)
+    embeddings = model.encoder.embeddings.word_embeddings.weight
+    if embeddings.dtype != torch.float32:  # a head computes in float32, from weights that were not rounded
+        embeddings = nn.Parameter(checkpoint.state_dict[_WORD_EMBEDDINGS])
+    model.add_heads(checkpoint.heads, left_out, embeddings, backend)
+    for head in (model.sparse, model.colbert):
+        if head is not None:
+            head.to(device=device)
     return model
 
 

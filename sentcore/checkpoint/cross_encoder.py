@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from sentcore.checkpoint import files, layout
+from sentcore.checkpoint.classification_heads import Head, head_of
 from sentcore.checkpoint.families import family_of
-from sentcore.checkpoint.families.heads import Head, head_of
 from sentcore.checkpoint.families.reading import only
 from sentcore.checkpoint.load import text_limits
 from sentcore.checkpoint.modules import module_kinds
 from sentcore.checkpoint.naming import Names
 from sentcore.checkpoint.refusals import refuse_adapter, refuse_quantized
-from sentcore.checkpoint.weights import check_tensor, read_tensors, state_of
+from sentcore.checkpoint.weights import check_tensor, encoder_state, read_tensors
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError, MissingFileError
 from sentcore.outputs.specs import ClassificationHeadSpec
@@ -91,7 +91,7 @@ def load_cross_encoder(folder: str | Path) -> CrossEncoderCheckpoint:
         tokenizer_folder=transformer,
         config=config,
         hf_config=values,
-        state_dict=state_of(tensors, source, config, family),
+        state_dict=encoder_state(tensors, source, config, family),
         head_state=head_state,
         head=spec,
         prefix=_prefix(tensors, family.NAMES),

@@ -10,6 +10,9 @@ VOCABULARY = "vocab.txt"
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 TORCH_WEIGHTS = "pytorch_model.bin"
+SPARSE_LINEAR = "sparse_linear.pt"
+COLBERT_LINEAR = "colbert_linear.pt"
+SPECIAL_TOKENS = "special_tokens_map.json"
 
 # The first that exists is read.
 TRANSFORMER_CONFIGS = (
@@ -26,14 +29,23 @@ TOKENIZER_FILES = (
     TOKENIZER,
     TOKENIZER_CONFIG,
     VOCABULARY,
-    "special_tokens_map.json",
+    SPECIAL_TOKENS,
     "added_tokens.json",
 )
 
 # What is asked of the hub: nothing that could be run, no second copy of the weights.
-HUB_PATTERNS = ("*.json", "*.txt", "model*.safetensors", "*/model.safetensors", TORCH_WEIGHTS, "*/" + TORCH_WEIGHTS)
+HUB_PATTERNS = (
+    "*.json",
+    "*.txt",
+    "model*.safetensors",
+    "*/model.safetensors",
+    TORCH_WEIGHTS,
+    "*/" + TORCH_WEIGHTS,
+    SPARSE_LINEAR,
+    COLBERT_LINEAR,
+)
 
-# Three generations of names for the same four modules.
+# Three generations of names for the same modules.
 _GENERATIONS = {
     "Transformer": (
         "sentence_transformers.models.Transformer",
@@ -54,6 +66,18 @@ _GENERATIONS = {
         "sentence_transformers.models.Normalize",
         "sentence_transformers.sentence_transformer.modules.normalize.Normalize",
         "sentence_transformers.base.modules.normalize.Normalize",
+    ),
+    "MLMTransformer": (
+        "sentence_transformers.sparse_encoder.models.MLMTransformer",
+        "sentence_transformers.sparse_encoder.models.MLMTransformer.MLMTransformer",
+        "sentence_transformers.sparse_encoder.modules.mlm_transformer.MLMTransformer",
+        "sentence_transformers.sparse_encoder.modules.MLMTransformer",
+    ),
+    "SpladePooling": (
+        "sentence_transformers.sparse_encoder.models.SpladePooling",
+        "sentence_transformers.sparse_encoder.models.SpladePooling.SpladePooling",
+        "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling",
+        "sentence_transformers.sparse_encoder.modules.SpladePooling",
     ),
 }
 TRANSFORMER_TYPE = _GENERATIONS["Transformer"][1]  # what newer cross-encoders are written with

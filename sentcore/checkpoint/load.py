@@ -9,12 +9,13 @@ import torch
 
 from sentcore.checkpoint import files, layout
 from sentcore.checkpoint.families import family_of
+from sentcore.checkpoint.heads import read_heads
 from sentcore.checkpoint.modules import module_folders, read_modules
 from sentcore.checkpoint.refusals import refuse_adapter, refuse_quantized
-from sentcore.checkpoint.weights import encoder_state
+from sentcore.checkpoint.weights import encoder_state, read_tensors
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError, MissingFileError
-from sentcore.outputs.specs import OutputSpec
+from sentcore.outputs.specs import Heads, OutputSpec
 
 SIMILARITY_FNS = ("cosine", "dot", "euclidean", "manhattan")
 
@@ -27,10 +28,11 @@ class Checkpoint:
         folder: where it lies.
         config: the encoder's architecture; `hf_config` is config.json as it was read.
         state_dict: the encoder's tensors under our names, float32 on the CPU.
-        modules: the stages behind the encoder, in order.
+        modules: the stages behind the encoder, in order; none for SPLADE, which gives sparse rows alone.
         sentence_embedding_dimension: E, what they end in.
         max_length: tokens a text is cut at.
         do_lower_case: lower-case the text first, whatever the tokenizer does.
+        heads: sparse and ColBERT heads beside them.
         prompts, default_prompt_name, similarity_fn_name, truncate_dim: from config_sentence_transformers.json.
     """
 
@@ -43,6 +45,7 @@ class Checkpoint:
     sentence_embedding_dimension: int
     max_length: int
     do_lower_case: bool
+    heads: Heads = field(repr=False)
     prompts: dict[str, str]
     default_prompt_name: str | None
     similarity_fn_name: str | None
@@ -69,17 +72,21 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     family = family_of(values, path)
     config = family.config_from_hf(values, path)
     modules, dimension = read_modules(folders, config.hidden_size)
+    tensors, source = read_tensors(transformer)
+    state_dict = encoder_state(tensors, source, config, family)
+    heads = read_heads(folder, folders, family, values, config, tensors, source)
     max_length, do_lower_case = text_limits(transformer, config)
     return Checkpoint(
         folder=folder,
         tokenizer_folder=transformer,
         config=config,
         hf_config=values,
-        state_dict=encoder_state(transformer, config, family),
+        state_dict=state_dict,
         modules=modules,
         sentence_embedding_dimension=dimension,
         max_length=max_length,
         do_lower_case=do_lower_case,
+        heads=heads,
         **_sentence_settings(folder),
     )
 

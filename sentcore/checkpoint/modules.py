@@ -22,9 +22,11 @@ def module_folders(folder: Path) -> list[tuple[str, Path]]:
         return [("Transformer", folder)]
     entries = read_json(path, list)
     kinds = module_kinds(entries, path)
-    if kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:]):
+    dense = kinds[:2] == ["Transformer", "Pooling"] and set(kinds[2:]) <= {"Dense", "Normalize"}
+    if not dense and kinds not in (["MLMTransformer", "SpladePooling"], ["Transformer", "SpladePooling"]):
         raise CheckpointError(
-            f"{path} names the modules {kinds}; accepted: Transformer, Pooling, then any of Dense and Normalize"
+            f"{path} names the modules {kinds}; accepted: Transformer, Pooling, then any of Dense and Normalize; or "
+            "MLMTransformer, SpladePooling"
         )
     return [
         (kind, inside(folder, entry.get("path"), f"{path}: path of module {entry.get('idx')}"))
@@ -38,13 +40,15 @@ def module_kinds(entries: list, path: Path) -> list[str]:
 
 
 def read_modules(folders: list[tuple[str, Path]], hidden_size: int) -> tuple[tuple[OutputSpec, ...], int]:
-    """The stages behind the encoder, and E, the width they end in; mean pooling for a bare checkpoint.
+    """The stages behind the encoder, and E, the width they end in; mean pooling for a bare checkpoint, none for SPLADE's.
 
     Raises:
         CheckpointError, MissingFileError: by file, entry, value and what is accepted.
     """
     if len(folders) == 1:
         return (PoolingSpec(),), hidden_size
+    if folders[1][0] == "SpladePooling":
+        return (), 0
     width, specs = hidden_size, []
     for kind, folder in folders[1:]:
         if kind == "Pooling":

@@ -134,6 +134,28 @@ class Names:
         return tuple(pieces or [our])
 
 
+@dataclass(frozen=True)
+class MaskedLMNames:
+    """How a family names its masked-LM head: decoder(LayerNorm(act(dense(h)))).
+
+    Attributes:
+        dense, norm, decoder: stems; a checkpoint without the decoder's weight has it tied to the word embeddings.
+        bias: names of the decoder's bias; the first that is there is read, the first is written.
+        activation: (config.json's field, the family's default), or None for gelu whatever the config says.
+        dense_bias, norm_bias, decoder_bias: (config.json's field, the family's default) of whether there is one; None for
+            always.
+    """
+
+    dense: str
+    norm: str
+    decoder: str
+    bias: tuple[str, ...]
+    activation: tuple[str, str] | None = None
+    dense_bias: tuple[str, bool] | None = None
+    norm_bias: tuple[str, bool] | None = None
+    decoder_bias: tuple[str, bool] | None = None
+
+
 def _whole_of(piece: str) -> tuple[str, int | None]:
     """("up.weight", 0) of "up#0.weight", and None for a name that is no half."""
     found = re.fullmatch(r"(.+)#([01])(\..+)?", piece)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from sentcore.checkpoint import layout
 from sentcore.checkpoint.families import family_of
+from sentcore.checkpoint.heads import masked_lm_names
 from sentcore.checkpoint.load import Checkpoint
 from sentcore.errors import ArgumentValueError
-from sentcore.outputs import Dense, Pooling
+from sentcore.model import SentenceModel
+from sentcore.outputs import Colbert, Dense, Pooling, SparseLinear, Splade
 
 _ACTIVATION_PATHS = {ours: path for path, ours in layout.ACTIVATIONS.items()}
 
@@ -24,13 +24,12 @@ _ACTIVATION_PATHS = {ours: path for path, ours in layout.ACTIVATIONS.items()}
 def save_checkpoint(
     folder: Path,
     checkpoint: Checkpoint,
-    encoder_state: dict[str, torch.Tensor],
-    stages: Sequence[nn.Module],
+    model: SentenceModel,
     *,
     max_length: int,
     prompts: dict[str, str],
     default_prompt_name: str | None,
-    similarity_fn_name: str,
+    similarity_fn_name: str | None,
     truncate_dim: int | None,
 ) -> None:
     """Writes `folder`, each file under a temporary name first, so that a crash leaves no half file.
@@ -38,13 +37,13 @@ def save_checkpoint(
     Args:
         folder: made where it is absent; files of the same names are replaced.
         checkpoint: what the model was loaded from: its config.json and tokenizer are carried over.
-        encoder_state: the encoder's tensors under our names.
-        stages: the modules behind the encoder.
+        model: the encoder, the modules behind it and the heads.
         The rest is what the folder's settings files hold.
     """
     make_folder(folder)
-    names = family_of(checkpoint.hf_config, folder / layout.CONFIG).NAMES
-    write_tensors(folder / layout.SAFETENSORS, names.to_hf(encoder_state))
+    encoder_state = model.encoder.state_dict()
+    splade = model.sparse if isinstance(model.sparse, Splade) else None
+    write_tensors(folder / layout.SAFETENSORS, _checkpoint_tensors(checkpoint, encoder_state, splade, folder))
     config = {**checkpoint.hf_config, "dtype": dtype_name(encoder_state)}
     config.pop("torch_dtype", None)
     write_json(folder / layout.CONFIG, config)
@@ -52,9 +51,11 @@ def save_checkpoint(
         source = checkpoint.tokenizer_folder / name
         if source.is_file() and source.resolve() != (folder / name).resolve():
             shutil.copyfile(source, folder / name)
-    entries = [{"idx": 0, "name": "0", "path": "", "type": layout.LEGACY_MODULE_TYPE["Transformer"]}]
-    for index, stage in enumerate(stages, start=1):
-        kind = type(stage).__name__
+    first = "MLMTransformer" if splade is not None else "Transformer"
+    entries = [{"idx": 0, "name": "0", "path": "", "type": layout.LEGACY_MODULE_TYPE[first]}]
+    stages = {Splade: "SpladePooling"}
+    for index, stage in enumerate([splade] if splade is not None else model.outputs, start=1):
+        kind = stages.get(type(stage), type(stage).__name__)
         path = f"{index}_{kind}"
         entries.append({"idx": index, "name": str(index), "path": path, "type": layout.LEGACY_MODULE_TYPE[kind]})
         (folder / path).mkdir(exist_ok=True)
@@ -62,6 +63,14 @@ def save_checkpoint(
             write_json(folder / path / layout.CONFIG, _pooling_config(stage, checkpoint.config.hidden_size))
         elif isinstance(stage, Dense):
             _dense(folder / path, stage)
+        elif isinstance(stage, Splade):
+            write_json(folder / path / layout.CONFIG, _splade_config(stage))
+    for name, head, kind in (
+        (layout.SPARSE_LINEAR, model.sparse, SparseLinear),
+        (layout.COLBERT_LINEAR, model.colbert, Colbert),
+    ):
+        if isinstance(head, kind):
+            _torch_file(folder / name, head.linear.state_dict())
     write_json(folder / layout.MODULES, entries)
     write_json(
         folder / layout.TRANSFORMER_CONFIGS[0],
@@ -74,6 +83,7 @@ def save_checkpoint(
             "default_prompt_name": default_prompt_name,
             "similarity_fn_name": similarity_fn_name,
             "truncate_dim": truncate_dim,
+            **({} if splade is None else {"model_type": "SparseEncoder"}),
         },
     )
 
@@ -83,6 +93,33 @@ def make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ArgumentValueError(f"folder is {folder}, a file; accepted: a folder, or a path where none is yet")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _checkpoint_tensors(
+    checkpoint: Checkpoint, encoder_state: dict[str, torch.Tensor], splade: Splade | None, folder: Path
+) -> dict[str, torch.Tensor]:
+    """The weights under the family's names; with a masked-LM head under those of transformers' ForMaskedLM class."""
+    family = family_of(checkpoint.hf_config, folder / layout.CONFIG)
+    tensors = family.NAMES.to_hf(encoder_state)
+    if splade is None:
+        return tensors
+    names = masked_lm_names(family, checkpoint.hf_config, folder / layout.CONFIG)
+    tensors = {family.NAMES.prefixes[0] + name: tensor for name, tensor in tensors.items()}
+    for stem, module in ((names.dense, splade.dense), (names.norm, splade.norm)):
+        tensors |= {f"{stem}.{name}": tensor for name, tensor in module.state_dict().items()}
+    if not splade.tied:
+        tensors[f"{names.decoder}.weight"] = splade.decoder.weight
+    if splade.decoder.bias is not None:
+        tensors[names.bias[0]] = splade.decoder.bias
+    return tensors
+
+
+def _splade_config(stage: Splade) -> dict:
+    return {
+        "pooling_strategy": stage.spec.pooling_strategy,
+        "activation_function": stage.spec.activation_function,
+        "word_embedding_dimension": stage.decoder.out_features,
+    }
 
 
 def _pooling_config(stage: Pooling, hidden_size: int) -> dict:
@@ -126,6 +163,12 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(cpu, temporary, metadata={"format": "pt"})
+    os.replace(temporary, path)
+
+
+def _torch_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, temporary)
     os.replace(temporary, path)
 
 

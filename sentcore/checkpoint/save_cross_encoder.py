@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from sentcore.checkpoint import files, layout
+from sentcore.checkpoint.classification_heads import head_of
 from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint
 from sentcore.checkpoint.families import family_of
-from sentcore.checkpoint.families.heads import head_of
 from sentcore.checkpoint.save import dtype_name, make_folder, write_json, write_tensors
 
 

@@ -43,7 +43,7 @@ def read_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
         return tensors, index
     pickled = folder / layout.TORCH_WEIGHTS
     if pickled.is_file():
-        return _torch_file(pickled), pickled
+        return read_torch_file(pickled), pickled
     others = [name for name in _OTHER_FORMATS if (folder / name).exists()]
     found = f"only {', '.join(others)}" if others else "none of them"
     raise MissingFileError(
@@ -52,20 +52,15 @@ def read_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
     )
 
 
-def encoder_state(folder: Path, config: EncoderConfig, family: ModuleType) -> dict[str, torch.Tensor]:
-    """Our state_dict of the encoder, complete, float32.
+def encoder_state(
+    tensors: dict[str, torch.Tensor], source: Path, config: EncoderConfig, family: ModuleType
+) -> dict[str, torch.Tensor]:
+    """Our state_dict of the encoder, complete, float32, of what `read_tensors` gave.
 
     Raises:
         CheckpointError: a tensor is missing, unknown or of another shape than config.json says.
         NonFiniteError: a tensor holds NaN or infinity.
     """
-    return state_of(*read_tensors(folder), config, family)
-
-
-def state_of(
-    tensors: dict[str, torch.Tensor], source: Path, config: EncoderConfig, family: ModuleType
-) -> dict[str, torch.Tensor]:
-    """`encoder_state` of tensors that are read already, from the file `source`."""
     names = family.NAMES
     state, unknown = names.to_ours(tensors)
     wanted = shapes(config)
@@ -117,7 +112,12 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _torch_file(path: Path) -> dict[str, torch.Tensor]:
+def read_torch_file(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a torch file that holds nothing else.
+
+    Raises:
+        CheckpointError: it is damaged, or a pickle that holds more than tensors.
+    """
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
@@ -150,6 +151,12 @@ class Tokenizer:
     def tokens(self, token_ids: list[int]) -> list[str]:
         """The word pieces of token ids."""
         return [self._rust.id_to_token(int(token_id)) for token_id in token_ids]
+
+    def special_ids(self, names: Iterable[str]) -> list[int]:
+        """Ids of what this tokenizer puts around a text, of its unknown token, and of the special tokens in `names`."""
+        model = json.loads(self._rust.to_str())["model"]  # Unigram tells of its unknown token nowhere else
+        named = {self._rust.token_to_id(name) for name in (*names, model.get("unk_token")) if name}
+        return sorted({*named, model.get("unk_id"), *self._rust.encode("").ids} - {None})
 
     @property
     def vocab_size(self) -> int:

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+import numpy as np
 import torch
 
 from sentcore.model import Features
+from sentcore.outputs import quantize
 from sentcore.packed import PackedBatch
 
 
@@ -29,7 +31,38 @@ def items_of(batch: PackedBatch, features: Features, finish: Callable, output_va
         }
 
 
-def report_non_finite(rows: torch.Tensor, first: int = 0) -> None:
+def hand_over(name: str | None, parts: list, precision: str, target: str | torch.device):
+    """The parts of one output put together, as the caller of `encode` gets them.
+
+    Args:
+        name: the output value.
+        parts: of each window; rows [B, E] of sentence features, else lists of one item a text.
+        precision: of sentence features, over all rows.
+        target: "numpy", "list" (of tensors), or the device of a tensor; for sentence features and ColBERT's rows.
+    """
+    if name == "sentence_embedding":
+        rows = torch.cat(parts)
+        report_non_finite(rows, stacklevel=4)
+        if precision != "float32":
+            rows = torch.from_numpy(quantize(rows.numpy(), precision))
+        return list(rows) if target == "list" else _converted(rows, target)
+    items = [item for part in parts for item in part]
+    if name == "sparse":
+        report_non_finite(torch.tensor([[sum(row.values())] for row in items]), stacklevel=4)
+    elif name == "colbert":
+        report_non_finite(torch.tensor([[item.sum()] for item in items]), stacklevel=4)
+        # Outside inference mode a copy is a tensor that autograd may take.
+        return [_converted(item.clone(), target) for item in items]
+    return items
+
+
+def _converted(rows: torch.Tensor, target: str | torch.device) -> np.ndarray | torch.Tensor:
+    if isinstance(target, torch.device):
+        return rows.to(target)
+    return rows.numpy() if target == "numpy" else rows
+
+
+def report_non_finite(rows: torch.Tensor, first: int = 0, stacklevel: int = 3) -> None:
     """Warns of rows [B, E] that hold NaN or infinity; `first` is the first row's place in the whole input."""
     if not rows.numel() or math.isfinite(rows.sum()):  # a sum of finite values that overflows is looked at below
         return
@@ -40,5 +73,5 @@ def report_non_finite(rows: torch.Tensor, first: int = 0) -> None:
             f"{len(bad)} of {len(rows)} features are NaN or infinite (sentences {shown}"
             f"{', ...' if len(bad) > 5 else ''}); use dtype='float32' for these",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )

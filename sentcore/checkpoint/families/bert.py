@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sentcore.checkpoint.families.reading import SHARED, absolute_positions, activation, build, same
-from sentcore.checkpoint.naming import Names
+from sentcore.checkpoint.naming import MaskedLMNames, Names
 from sentcore.config import EncoderConfig
 
 EMBEDDINGS = {
@@ -24,6 +24,13 @@ INNER = {
     "output.dense": "feed_forward.down",
     "output.LayerNorm": "feed_forward.layer_norm",
 }
+MASKED_LM = MaskedLMNames(
+    dense="cls.predictions.transform.dense",
+    norm="cls.predictions.transform.LayerNorm",
+    decoder="cls.predictions.decoder",
+    bias=("cls.predictions.bias", "cls.predictions.decoder.bias"),
+    activation=("hidden_act", "gelu"),
+)
 NAMES = Names(prefixes=("bert.",), outer=EMBEDDINGS, layer="encoder.layer.{}.", inner=INNER)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sentcore.checkpoint.families.reading import activation, build
-from sentcore.checkpoint.naming import Names
+from sentcore.checkpoint.naming import MaskedLMNames, Names
 from sentcore.config import EncoderConfig
 
 NAMES = Names(
@@ -27,6 +27,13 @@ NAMES = Names(
         "output_layer_norm": "feed_forward.layer_norm",
     },
     ignored=r"(pre_classifier|classifier|vocab_transform|vocab_layer_norm|vocab_projector|qa_outputs)\.",
+)
+MASKED_LM = MaskedLMNames(
+    dense="vocab_transform",
+    norm="vocab_layer_norm",
+    decoder="vocab_projector",
+    bias=("vocab_projector.bias",),
+    activation=("activation", "gelu"),
 )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sentcore.checkpoint.families.reading import activation, build, rotary, same
 from sentcore.checkpoint.files import field
-from sentcore.checkpoint.naming import Names
+from sentcore.checkpoint.naming import MaskedLMNames, Names
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError
 
@@ -26,6 +26,16 @@ NAMES = Names(
         "mlp.Wo": "feed_forward.down",
         "mlp_norm": "feed_forward.layer_norm",
     },
+)
+MASKED_LM = MaskedLMNames(
+    dense="head.dense",
+    norm="head.norm",
+    decoder="decoder",
+    bias=("decoder.bias",),
+    activation=("classifier_activation", "gelu"),
+    dense_bias=("classifier_bias", False),
+    norm_bias=("norm_bias", False),
+    decoder_bias=("decoder_bias", True),
 )
 _LAYER_TYPES = {"full_attention": "full", "sliding_attention": "sliding"}
 

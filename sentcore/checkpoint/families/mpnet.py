@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from sentcore.checkpoint.families import bert
+from sentcore.checkpoint.families import bert, roberta
 from sentcore.checkpoint.families.reading import SHARED, activation, build, only, same
 from sentcore.checkpoint.naming import Names
 from sentcore.config import EncoderConfig
@@ -30,6 +30,7 @@ NAMES = Names(
         "output.LayerNorm": bert.INNER["output.LayerNorm"],
     },
 )
+MASKED_LM = roberta.MASKED_LM
 
 
 def config_from_hf(values: dict, path: Path) -> EncoderConfig:

@@ -10,10 +10,16 @@ from pathlib import Path
 
 from sentcore.checkpoint.families import bert
 from sentcore.checkpoint.families.reading import SHARED, absolute_positions, activation, build, same
-from sentcore.checkpoint.naming import Names
+from sentcore.checkpoint.naming import MaskedLMNames, Names
 from sentcore.config import EncoderConfig
 
 NAMES = Names(prefixes=("roberta.", "camembert."), outer=bert.EMBEDDINGS, layer="encoder.layer.{}.", inner=bert.INNER)
+MASKED_LM = MaskedLMNames(
+    dense="lm_head.dense",
+    norm="lm_head.layer_norm",
+    decoder="lm_head.decoder",
+    bias=("lm_head.bias", "lm_head.decoder.bias"),
+)
 
 
 def config_from_hf(values: dict, path: Path) -> EncoderConfig:

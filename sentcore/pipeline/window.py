@@ -1,0 +1,109 @@
+"""One window of tokenized texts through the model, batch by batch, every output back in the order of the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import nn
+
+from sentcore.model import ClassifierModel, Features, SentenceModel
+from sentcore.packed import PackedBatch, TokenizedTexts
+from sentcore.pipeline.batches import run_batches
+from sentcore.pipeline.results import items_of
+
+# output value -> a [B, E] tensor for "sentence_embedding", else a list of B items
+WindowOutputs = dict[str | None, torch.Tensor | list]
+
+
+def run_window(
+    model: SentenceModel,
+    tokens: TokenizedTexts,
+    wanted: tuple[str | None, ...],
+    finish: Callable[[torch.Tensor], torch.Tensor],
+    batch_tokens: int,
+    device: torch.device,
+    *,
+    prompt_length: int,
+    advance: Callable[[int, int], None],
+) -> WindowOutputs:
+    """The outputs of every text, all from one pass of the encoder over each batch.
+
+    Args:
+        model: on `device`.
+        tokens: B tokenized texts.
+        wanted: output values; None for a dict of everything dense per sentence.
+        finish: [b, E] -> [b, E'], what is done to rows of sentence features.
+        batch_tokens: token budget of one batch.
+        prompt_length: tokens that a pooling without prompts leaves out.
+        advance: told the sentences and tokens of every batch that is done.
+    """
+    run = partial(model, prompt_length=prompt_length, sparse="sparse" in wanted, colbert="colbert" in wanted)
+    if wanted == ("sentence_embedding",) and tokens.lengths.min(initial=1) > 0:
+        run = partial(_sentence_features, model, prompt_length)
+    out: WindowOutputs = {}
+    with torch.inference_mode():
+        for indices, batch, features in run_batches(tokens, batch_tokens, device, run):
+            for name in wanted:
+                if name == "sentence_embedding":
+                    rows = finish(features.sentence_embedding).float().cpu()
+                    if name not in out:
+                        out[name] = torch.empty((len(tokens), rows.shape[1]))
+                    out[name][torch.from_numpy(indices)] = rows
+                else:
+                    items = out.setdefault(name, [None] * len(tokens))
+                    _place(items, indices, _items(name, batch, features, finish))
+            advance(len(indices), batch.num_tokens)
+    # Outside inference mode a copy is a tensor that autograd may take.
+    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in out.items()}
+
+
+def _sentence_features(model: SentenceModel, prompt_length: int, batch: PackedBatch) -> Features:
+    return Features(None, model.sentence_embedding(batch, prompt_length))
+
+
+@contextmanager
+def evaluating(root: nn.Module, model: SentenceModel | ClassifierModel) -> Iterator[None]:
+    """Everything in `root` in eval mode within, and as it was before afterwards; `model` is root's."""
+    training = _in_training(root, model)
+    if training:
+        root.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _in_training(root: nn.Module, model: SentenceModel | ClassifierModel) -> list[nn.Module]:
+    """The modules in training mode; none where those that hold all others are not, which is quick to see."""
+    encoder = model.encoder
+    if not any(
+        m.training for m in (root, model, *model.children(), encoder.embeddings, encoder.layers, *encoder.layers)
+    ):
+        return []
+    return [module for module in root.modules() if module.training]
+
+
+def _items(name: str | None, batch: PackedBatch, features: Features, finish: Callable) -> Iterator:
+    if name == "sparse":
+        return iter(features.sparse.dicts())
+    if name == "colbert":
+        return _colbert(batch, features.colbert)
+    return items_of(batch, features, finish, name)
+
+
+def _colbert(batch: PackedBatch, rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    """[tokens - 1, E] float32 on the CPU for each sentence: its first token, CLS, is left out."""
+    rows = rows.float().cpu()
+    for first, last in pairwise(batch.cu_seqlens.tolist()):
+        yield rows[first + 1 : last]
+
+
+def _place(items: list, indices: np.ndarray, found: Iterator) -> None:
+    for index, item in zip(indices, found, strict=True):
+        items[index] = item
