@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from sentcore._extension import WHY_ABSENT, extension
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
+from sentcore.inputs.chunks import Chunking
 from sentcore.ops.backends import check_backend
 from sentcore.ops.inference_linear import usable
-from sentcore.outputs import Pooling, check_precision
+from sentcore.outputs import Normalize, Pooling, check_precision
 
 if TYPE_CHECKING:
     from sentcore.checkpoint.load import Checkpoint
@@ -124,9 +125,22 @@ class EncodeOptions:
     output_value: str | None
     normalize: bool
     truncate_dim: int | None
+    chunking: Chunking | None = None
+    ends_normalized: bool = False
 
     @classmethod
-    def check(cls, encoder, prompt_name, prompt, output_value, precision, normalize, truncate_dim) -> EncodeOptions:
+    def check(
+        cls,
+        encoder,
+        prompt_name,
+        prompt,
+        output_value,
+        precision,
+        normalize,
+        truncate_dim,
+        chunk=None,
+        chunk_overlap=None,
+    ) -> EncodeOptions:
         """Checks them against `encoder`'s prompts and dimension; see SentenceEncoder.encode."""
         if output_value not in OUTPUT_VALUES:
             raise ArgumentValueError(
@@ -139,7 +153,20 @@ class EncodeOptions:
             isinstance(truncate_dim, bool) or not isinstance(truncate_dim, int) or truncate_dim < 1
         ):
             raise ArgumentValueError(f"truncate_dim is {truncate_dim!r}; accepted: an integer of at least 1, or None")
-        return cls(_prompt(encoder, prompt_name, prompt), output_value, normalize, truncate_dim)
+        prompt = _prompt(encoder, prompt_name, prompt)
+        if chunk is not None and output_value != "sentence_embedding":
+            raise ArgumentValueError(
+                f"chunk is {chunk!r} and output_value {output_value!r}; accepted with chunk: 'sentence_embedding', the only "
+                "one that windows of a text are pooled to"
+            )
+        chunking = Chunking.check(encoder.tokenizer, prompt, encoder.max_seq_length, chunk, chunk_overlap)
+        stages = encoder.model.outputs
+        ends_normalized = len(stages) > 0 and isinstance(stages[-1], Normalize)
+        return cls(prompt, output_value, normalize, truncate_dim, chunking, ends_normalized)
+
+    def unfinished(self) -> EncodeOptions:
+        """The same without truncation and normalization, for what is pooled once more."""
+        return replace(self, normalize=False, truncate_dim=None)
 
     def prompt_length(self, encoder) -> int:
         """Tokens of the prompt that a pooling without prompts leaves out."""

@@ -22,14 +22,18 @@ from sentcore.encode_options import (
     pick_max_length,
 )
 from sentcore.errors import ArgumentValueError
+from sentcore.inputs.chunks import ChunkedTexts, tokenize_chunked
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.outputs import quantize
 from sentcore.outputs.similarity import check_similarity_fn, similarity, similarity_pairwise
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline import (
+    CutTexts,
     check_batch_tokens,
     checked_windows,
+    encode_chunked,
+    in_training,
     items_of,
     one_ahead,
     progress_bar,
@@ -139,6 +143,8 @@ class SentenceEncoder(nn.Module):
         device: str | torch.device | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        chunk: str | None = None,
+        chunk_overlap: int | None = None,
     ) -> np.ndarray | torch.Tensor | list:
         """Features of sentences, in their order, as sentence-transformers' `encode` gives them.
 
@@ -155,6 +161,9 @@ class SentenceEncoder(nn.Module):
             device: move the model there first.
             normalize_embeddings: scale every row to length 1.
             truncate_dim: keep the first columns (Matryoshka), before normalizing.
+            chunk: "mean" or "max" encodes a text longer than max_seq_length in windows and pools their features; None cuts it,
+                with one TruncationWarning a call.
+            chunk_overlap: tokens shared by neighbouring windows; None for an eighth of a window.
 
         Returns:
             [B, E] float32 (or `precision`); one row for one text. "token_embeddings": a list of [tokens, H] tensors.
@@ -164,14 +173,16 @@ class SentenceEncoder(nn.Module):
         """
         texts, single = check_texts(sentences)
         options = EncodeOptions.check(
-            self, prompt_name, prompt, output_value, precision, normalize_embeddings, truncate_dim
+            self, prompt_name, prompt, output_value, precision, normalize_embeddings, truncate_dim, chunk, chunk_overlap
         )
         if device is not None:
             self._move(pick_device(device))
         budget = check_batch_tokens(batch_tokens, self.device)
+        cut = CutTexts(self._max_length)
         with progress_bar(len(texts), show_progress_bar) as bar:
-            tokenized = one_ahead(windows(texts), lambda window: self._tokenize(window, options))
+            tokenized = cut.watch(one_ahead(windows(texts), lambda window: self._tokenize(window, options)))
             parts = [self._encode_window(tokens, options, budget, bar.advance) for tokens in tokenized]
+        cut.warn()
         if output_value != "sentence_embedding":
             items = [item for part in parts for item in part]
             return items[0] if single else items
@@ -200,6 +211,8 @@ class SentenceEncoder(nn.Module):
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         window: int = 8192,
+        chunk: str | None = None,
+        chunk_overlap: int | None = None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Features of any number of texts in bounded memory.
 
@@ -209,40 +222,42 @@ class SentenceEncoder(nn.Module):
             before it have been given.
         """
         options = EncodeOptions.check(
-            self, prompt_name, prompt, "sentence_embedding", "float32", normalize_embeddings, truncate_dim
+            *(self, prompt_name, prompt, "sentence_embedding", "float32"),
+            *(normalize_embeddings, truncate_dim, chunk, chunk_overlap),
         )
         budget = check_batch_tokens(batch_tokens, self.device)
-        first = 0
+        first, cut = 0, CutTexts(self._max_length)
         with progress_bar(None, show_progress_bar) as bar:
             checked = checked_windows(sentences, window)
-            for tokens in one_ahead(checked, lambda texts: self._tokenize(texts, options)):
+            for tokens in cut.watch(one_ahead(checked, lambda texts: self._tokenize(texts, options))):
                 rows = self._encode_window(tokens, options, budget, bar.advance)
                 report_non_finite(rows, first)
                 yield np.arange(first, first + len(tokens), dtype=np.int64), rows.numpy()
                 first += len(tokens)
+        cut.warn()
 
     def _move(self, device: torch.device) -> None:
         pick_dtype(self.dtype, device)  # int8 and float16 do not run everywhere
         self.to(device)
 
-    def _in_training(self) -> list[nn.Module]:
-        """The modules in training mode; none where those that hold all others are not, which is quick to see."""
-        encoder = self.model.encoder
-        if not any(
-            m.training for m in (self, self.model, encoder, encoder.embeddings, encoder.layers, *encoder.layers)
-        ):
-            return []
-        return [module for module in self.modules() if module.training]
-
-    def _tokenize(self, texts: list[str], options: EncodeOptions) -> TokenizedTexts:
+    def _tokenize(self, texts: list[str], options: EncodeOptions) -> TokenizedTexts | ChunkedTexts:
         if options.prompt:
             texts = [options.prompt + text for text in texts]
+        if options.chunking is not None:
+            return tokenize_chunked(self.tokenizer, texts, options.chunking)
         return self.tokenizer.encode(texts, max_length=self._max_length)
 
-    def _encode_window(self, tokens: TokenizedTexts, options: EncodeOptions, budget: int, advance):
+    def _encode_window(self, tokens: TokenizedTexts | ChunkedTexts, options: EncodeOptions, budget: int, advance):
+        if isinstance(tokens, ChunkedTexts):
+
+            def part(some: TokenizedTexts, finished: bool, told) -> torch.Tensor:
+                return self._encode_window(some, options if finished else options.unfinished(), budget, told)
+
+            mode, finish = options.chunking.mode, options.finish
+            return encode_chunked(tokens, mode, options.ends_normalized, part, finish, advance)
         prompt_length = options.prompt_length(self)
         out: list | torch.Tensor | None = None
-        training = self._in_training()
+        training = in_training(self)
         if training:
             self.eval()
         try:

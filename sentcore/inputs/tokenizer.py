@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sentcore.inputs.shorten import Shortener
 from sentcore.packed import TokenizedTexts
 
 CHUNK = 1024  # texts handed to Rust at once; its results are large until their ids are copied out
+CHARACTERS = 2_000_000  # the same of whole texts, of which a single one may have more
 
 
 class Tokenizer:
@@ -86,6 +88,27 @@ class Tokenizer:
             token_type_ids=None,
             truncated=np.array(truncated, dtype=np.bool_),
         )
+
+    def encode_whole(self, texts: list[str]) -> Iterator[np.ndarray]:
+        """[n] int32 ids of every text with special tokens, however many; few texts are held at once."""
+        held: list[str] = []
+        for text in texts:
+            if held and (len(held) == CHUNK or sum(map(len, held)) + len(text) > CHARACTERS):
+                yield from self._whole(held)
+                held = []
+            held.append(text)
+        yield from self._whole(held)
+
+    def special_tokens(self) -> tuple[int, int]:
+        """How many special tokens are put before a text and behind it."""
+        mask = self._rust.encode("a").special_tokens_mask
+        if 0 not in mask:  # a vocabulary without "a"
+            count = self._rust.num_special_tokens_to_add(False)
+            return min(count, 1), max(count - 1, 0)
+        return mask.index(0), mask[::-1].index(0)
+
+    def _whole(self, texts: list[str]) -> list[np.ndarray]:
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in self._rust.encode_batch_fast(texts)]
 
     def __call__(self, texts: str | list[str], max_length: int | None = None) -> TokenizedTexts:
         """`encode`, for one text too."""
