@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -14,7 +15,7 @@ from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
 from sentcore.inputs.chunks import Chunking
 from sentcore.ops.backends import check_backend
 from sentcore.ops.inference_linear import usable
-from sentcore.outputs import Normalize, Pooling, check_precision
+from sentcore.outputs import Normalize, Pooling, check_precision, check_ranges, quantize
 
 if TYPE_CHECKING:
     from sentcore.checkpoint.load import Checkpoint
@@ -127,6 +128,8 @@ class EncodeOptions:
     truncate_dim: int | None
     chunking: Chunking | None = None
     ends_normalized: bool = False
+    precision: str = "float32"
+    ranges: np.ndarray | None = None
 
     @classmethod
     def check(
@@ -140,6 +143,7 @@ class EncodeOptions:
         truncate_dim,
         chunk=None,
         chunk_overlap=None,
+        ranges=None,
     ) -> EncodeOptions:
         """Checks them against `encoder`'s prompts and dimension; see SentenceEncoder.encode."""
         if output_value not in OUTPUT_VALUES:
@@ -162,7 +166,9 @@ class EncodeOptions:
         chunking = Chunking.check(encoder.tokenizer, prompt, encoder.max_seq_length, chunk, chunk_overlap)
         stages = encoder.model.outputs
         ends_normalized = len(stages) > 0 and isinstance(stages[-1], Normalize)
-        return cls(prompt, output_value, normalize, truncate_dim, chunking, ends_normalized)
+        dimension = encoder.checkpoint.sentence_embedding_dimension
+        ranges = check_ranges(ranges, precision, min(dimension, truncate_dim or dimension))
+        return cls(prompt, output_value, normalize, truncate_dim, chunking, ends_normalized, precision, ranges)
 
     def unfinished(self) -> EncodeOptions:
         """The same without truncation and normalization, for what is pooled once more."""
@@ -180,6 +186,14 @@ class EncodeOptions:
         if self.truncate_dim is not None:
             features = features[:, : self.truncate_dim]
         return F.normalize(features, p=2.0, dim=1) if self.normalize else features
+
+    def deliver(self, rows: torch.Tensor, device: torch.device, as_numpy: bool, as_tensor: bool):
+        """[B, E] on the CPU, in the precision and the form asked for; a tensor wins over NumPy, neither is a list."""
+        if self.precision != "float32":
+            rows = torch.from_numpy(quantize(rows.numpy(), self.precision, self.ranges))
+        if as_tensor:
+            return rows.to(device)
+        return rows.numpy() if as_numpy else list(rows)
 
 
 def _prompt(encoder, prompt_name: str | None, prompt: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 
 from sentcore.checkpoint.build import build_model
 from sentcore.checkpoint.load import Checkpoint, load_checkpoint
+from sentcore.checkpoint.pooling import with_pooling
 from sentcore.checkpoint.resolve import resolve
 from sentcore.checkpoint.save import save_checkpoint
 from sentcore.encode_options import (
@@ -25,7 +26,6 @@ from sentcore.errors import ArgumentValueError
 from sentcore.inputs.chunks import ChunkedTexts, tokenize_chunked
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
-from sentcore.outputs import quantize
 from sentcore.outputs.similarity import check_similarity_fn, similarity, similarity_pairwise
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline import (
@@ -60,6 +60,7 @@ class SentenceEncoder(nn.Module):
             usual one. CPUs with compiled kernels, for now.
         revision: branch, tag or commit of a hub id.
         local_files_only: never ask the hub.
+        pooling: modes instead of the folder's: sentence-transformers' six, "first_last_avg" or "avg_top2"; several are concatenated.
 
     Raises:
         SentcoreError: one of its kinds, with the file or argument, the value found, what is accepted and the remedy.
@@ -75,6 +76,7 @@ class SentenceEncoder(nn.Module):
         batch_invariant: bool = False,
         revision: str | None = None,
         local_files_only: bool = False,
+        pooling: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         chosen_device = pick_device(device)
@@ -83,7 +85,7 @@ class SentenceEncoder(nn.Module):
         if batch_invariant:
             check_batch_invariant(chosen_device, chosen_dtype, backend)
         folder = resolve(model_name_or_path, revision=revision, local_files_only=local_files_only)
-        checkpoint = load_checkpoint(folder)
+        checkpoint = with_pooling(load_checkpoint(folder), pooling)
         self.checkpoint: Checkpoint = checkpoint
         self._max_length = pick_max_length(max_length, checkpoint)
         self.tokenizer = Tokenizer.from_folder(
@@ -145,6 +147,7 @@ class SentenceEncoder(nn.Module):
         truncate_dim: int | None = None,
         chunk: str | None = None,
         chunk_overlap: int | None = None,
+        ranges: np.ndarray | None = None,
     ) -> np.ndarray | torch.Tensor | list:
         """Features of sentences, in their order, as sentence-transformers' `encode` gives them.
 
@@ -164,6 +167,7 @@ class SentenceEncoder(nn.Module):
             chunk: "mean" or "max" encodes a text longer than max_seq_length in windows and pools their features; None cuts it,
                 with one TruncationWarning a call.
             chunk_overlap: tokens shared by neighbouring windows; None for an eighth of a window.
+            ranges: [2, E] float32 for int8 and uint8, from `sentcore.outputs.calibration_ranges`; None for those of this call.
 
         Returns:
             [B, E] float32 (or `precision`); one row for one text. "token_embeddings": a list of [tokens, H] tensors.
@@ -173,7 +177,8 @@ class SentenceEncoder(nn.Module):
         """
         texts, single = check_texts(sentences)
         options = EncodeOptions.check(
-            self, prompt_name, prompt, output_value, precision, normalize_embeddings, truncate_dim, chunk, chunk_overlap
+            *(self, prompt_name, prompt, output_value, precision, normalize_embeddings),
+            *(truncate_dim, chunk, chunk_overlap, ranges),
         )
         if device is not None:
             self._move(pick_device(device))
@@ -191,14 +196,7 @@ class SentenceEncoder(nn.Module):
         else:
             rows = torch.empty((0, 0 if single else self.get_sentence_embedding_dimension()))
         report_non_finite(rows)
-        if precision != "float32":
-            rows = torch.from_numpy(quantize(rows.numpy(), precision))
-        if convert_to_tensor:
-            rows = rows.to(self.device)
-        elif convert_to_numpy:
-            rows = rows.numpy()
-        else:
-            rows = list(rows)
+        rows = options.deliver(rows, self.device, convert_to_numpy, convert_to_tensor)
         return rows[0] if single else rows
 
     def encode_iter(

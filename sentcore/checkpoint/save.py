@@ -17,6 +17,7 @@ from sentcore.checkpoint.families import family_of
 from sentcore.checkpoint.load import Checkpoint
 from sentcore.errors import ArgumentValueError
 from sentcore.outputs import Dense, Pooling
+from sentcore.outputs.specs import LAYER_POOLING_MODES, POOLING_MODES
 
 _ACTIVATION_PATHS = {ours: path for path, ours in layout.ACTIVATIONS.items()}
 
@@ -44,6 +45,9 @@ def save_checkpoint(
     """
     if folder.exists() and not folder.is_dir():
         raise ArgumentValueError(f"folder is {folder}, a file; accepted: a folder, or a path where none is yet")
+    for stage in stages:
+        if isinstance(stage, Pooling):
+            _pooling_config(stage, checkpoint.config.hidden_size)  # refused before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     names = family_of(checkpoint.hf_config, folder / layout.CONFIG).NAMES
     _tensors(folder / layout.SAFETENSORS, names.to_hf(encoder_state))
@@ -83,6 +87,13 @@ def save_checkpoint(
 def _pooling_config(stage: Pooling, hidden_size: int) -> dict:
     """The legacy keys, which every version reads; they concatenate in one fixed order, so another one is refused."""
     modes = stage.spec.modes
+    unnamed = [mode for mode in modes if mode in LAYER_POOLING_MODES]
+    if unnamed:
+        raise ArgumentValueError(
+            f"pooling modes {list(modes)} cannot be saved: no pooling config of a folder has a name for {unnamed[0]!r}, so "
+            f"every reader would pool otherwise; accepted: {', '.join(POOLING_MODES)}. Save with one of these, and load "
+            f"with SentenceEncoder(folder, pooling={list(modes)})"
+        )
     ordered = tuple(mode for mode in layout.POOLING_FLAGS.values() if mode in modes)
     if ordered != modes:
         raise ArgumentValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import nn
@@ -86,11 +86,22 @@ class Encoder(nn.Module):
             x = state
         return x
 
-    def hidden_states(self, batch: PackedBatch) -> list[torch.Tensor]:
-        """[T, H] behind the embeddings and behind every layer, L + 1 in all; the last is `encode_packed`'s."""
+    def hidden_states(self, batch: PackedBatch, layers: Collection[int] | None = None) -> list[torch.Tensor]:
+        """[T, H] behind the embeddings and behind every layer, L + 1 in all; the last is `encode_packed`'s.
+
+        Args:
+            layers: which of them to give, in ascending order: 0 the embeddings, L the last layer; the others are not kept.
+                None for all.
+
+        Raises:
+            ArgumentValueError: a layer that the encoder does not have.
+        """
+        last = len(self.order())
+        if layers is not None and not set(layers) <= set(range(last + 1)):
+            raise ArgumentValueError(f"layers is {list(layers)}; accepted: from 0, the embeddings, to {last}")
         self._check(batch)
-        x = self.embeddings(batch)
-        return [x, *self._layer_by_layer(x, batch)]
+        states = enumerate(self._layer_by_layer(self.embeddings(batch), batch))
+        return [state for layer, state in states if layers is None or layer in layers]
 
     def encode_rows(self, batch: PackedBatch, rows: torch.Tensor) -> torch.Tensor:
         """[B, H], `encode_packed` at one row of each sentence: the last layer computes no other.
@@ -139,6 +150,8 @@ class Encoder(nn.Module):
         return torch.int8 if any(isinstance(module, Int8Linear) for module in self.layers.modules()) else weight.dtype
 
     def _layer_by_layer(self, x: torch.Tensor, batch: PackedBatch) -> Iterator[torch.Tensor]:
+        """`x` itself, then the output of every layer; holds the last one given alone."""
+        yield x
         order = self.order()
         positions = self.positions(batch)
         for place, group in enumerate(order, start=1):

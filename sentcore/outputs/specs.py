@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+LAYER_POOLING_MODES = ("first_last_avg", "avg_top2")  # of two layers; no folder names them
 ACTIVATIONS = ("identity", "tanh", "relu", "gelu", "gelu_tanh", "sigmoid", "silu")
 
 
@@ -15,7 +16,7 @@ class PoolingSpec:
     """Token features to one sentence feature; several modes are concatenated in the order given.
 
     Attributes:
-        modes: from POOLING_MODES, sentence-transformers' names.
+        modes: from POOLING_MODES, sentence-transformers' names, or from LAYER_POOLING_MODES.
         include_prompt: False leaves the prompt's tokens out.
     """
 
