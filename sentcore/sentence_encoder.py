@@ -260,8 +260,9 @@ class SentenceEncoder(nn.Module):
             self.eval()
         try:
             with torch.inference_mode():
+                uncounted_id = self.model.encoder.config.uncounted_id
                 for indices, batch, features in run_batches(
-                    tokens, budget, self.device, lambda batch: self.model(batch, prompt_length)
+                    tokens, budget, self.device, lambda batch: self.model(batch, prompt_length), uncounted_id
                 ):
                     if options.output_value == "sentence_embedding":
                         rows = options.finish(features.sentence_embedding).float().cpu()

@@ -59,7 +59,7 @@ class Encoder(nn.Module):
             attention_mask: [B, S], non-zero where a token is real; None for all.
             token_type_ids: [B, S], None for zeros.
             position_ids: [B, S], rows of the position table; None for columns 0..S-1, or where the table has an offset for a
-                count of the real tokens, as RoBERTa counts.
+                count of the ids that are not pad_token_id, as RoBERTa counts.
 
         Returns:
             [T, H] for a PackedBatch, else [B, S, H] with zeros where attention_mask is zero.
@@ -70,8 +70,9 @@ class Encoder(nn.Module):
         """
         if isinstance(input_ids, PackedBatch):
             return self.encode_packed(input_ids)
+        config = self.config
         batch, places = pack_padded(
-            input_ids, attention_mask, token_type_ids, position_ids, self.config.position_offset
+            input_ids, attention_mask, token_type_ids, position_ids, config.position_offset, config.uncounted_id
         )
         return unpack_padded(self.encode_packed(batch), places, input_ids.shape)
 
