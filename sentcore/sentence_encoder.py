@@ -41,6 +41,7 @@ from sentcore.pipeline import (
     run_batches,
     windows,
 )
+from sentcore.word_cutters import WordCutter, word_cutter
 
 
 class SentenceEncoder(nn.Module):
@@ -61,6 +62,7 @@ class SentenceEncoder(nn.Module):
         revision: branch, tag or commit of a hub id.
         local_files_only: never ask the hub.
         pooling: modes instead of the folder's: sentence-transformers' six, "first_last_avg" or "avg_top2"; several are concatenated.
+        words: "jieba" (extra `[chinese]`) or a callable that cuts CJK text into words, for vocabularies that hold words.
 
     Raises:
         SentcoreError: one of its kinds, with the file or argument, the value found, what is accepted and the remedy.
@@ -77,6 +79,7 @@ class SentenceEncoder(nn.Module):
         revision: str | None = None,
         local_files_only: bool = False,
         pooling: str | Sequence[str] | None = None,
+        words: str | WordCutter | None = None,
     ) -> None:
         super().__init__()
         chosen_device = pick_device(device)
@@ -89,7 +92,7 @@ class SentenceEncoder(nn.Module):
         self.checkpoint: Checkpoint = checkpoint
         self._max_length = pick_max_length(max_length, checkpoint)
         self.tokenizer = Tokenizer.from_folder(
-            checkpoint.tokenizer_folder, max_length=self._max_length, do_lower_case=checkpoint.do_lower_case
+            checkpoint.tokenizer_folder, self._max_length, checkpoint.do_lower_case, word_cutter(words)
         )
         self.prompts: dict[str, str] = dict(checkpoint.prompts)
         self.default_prompt_name: str | None = checkpoint.default_prompt_name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 
 from sentcore.errors import CheckpointError, MissingFileError
 from sentcore.inputs.shorten import Shortener
+from sentcore.inputs.words import Words
 from sentcore.packed import TokenizedTexts
 
 CHUNK = 1024  # texts handed to Rust at once; its results are large until their ids are copied out
@@ -26,17 +27,31 @@ class Tokenizer:
     Args:
         rust: the tokenizers library's object; its own padding and truncation are switched off.
         max_length: tokens a text is cut at, special tokens included.
+        words: a callable that cuts runs of CJK characters into words, for vocabularies that hold words (see `inputs.words`);
+            None for the model's own tokenization.
+
+    Raises:
+        ArgumentValueError: words for a tokenizer that is not of BERT's kind.
     """
 
-    def __init__(self, rust: RustTokenizer, max_length: int) -> None:
+    def __init__(
+        self, rust: RustTokenizer, max_length: int, words: Callable[[str], Iterable[str]] | None = None
+    ) -> None:
         rust.no_padding()
         rust.no_truncation()
         self._rust = rust
         self.max_length = max_length
         self._shortener = Shortener(rust)
+        self._words = None if words is None else Words(rust, self._shortener, words)
 
     @classmethod
-    def from_folder(cls, folder: str | Path, max_length: int, do_lower_case: bool = False) -> Tokenizer:
+    def from_folder(
+        cls,
+        folder: str | Path,
+        max_length: int,
+        do_lower_case: bool = False,
+        words: Callable[[str], Iterable[str]] | None = None,
+    ) -> Tokenizer:
         """Reads tokenizer.json, or makes BERT's tokenizer from vocab.txt and tokenizer_config.json.
 
         Raises:
@@ -59,11 +74,13 @@ class Tokenizer:
             )
         if do_lower_case:
             _lower_case_first(rust)
-        return cls(rust, max_length)
+        return cls(rust, max_length, words)
 
     def encode(self, texts: list[str], max_length: int | None = None) -> TokenizedTexts:
         """Token ids of B texts with special tokens, each text cut at max_length tokens."""
         limit = self.max_length if max_length is None else max_length
+        if self._words is not None:
+            return self._encode_by_words(texts, limit)
         ids, lengths, truncated = [], [], []
         # Before truncation is on: the shortener counts the tokens of whole prefixes.
         texts = [self._shortener(text, limit) for text in texts]
@@ -101,13 +118,34 @@ class Tokenizer:
 
     def special_tokens(self) -> tuple[int, int]:
         """How many special tokens are put before a text and behind it."""
-        mask = self._rust.encode("a").special_tokens_mask
+        before, behind = self._special_ids()
+        return len(before), len(behind)
+
+    def _special_ids(self) -> tuple[list[int], list[int]]:
+        encoding = self._rust.encode("a")
+        ids, mask = encoding.ids, encoding.special_tokens_mask
         if 0 not in mask:  # a vocabulary without "a"
-            count = self._rust.num_special_tokens_to_add(False)
-            return min(count, 1), max(count - 1, 0)
-        return mask.index(0), mask[::-1].index(0)
+            return ids[:1], ids[1:]
+        return ids[: mask.index(0)], ids[len(ids) - mask[::-1].index(0) :]
+
+    def _encode_by_words(self, texts: list[str], limit: int) -> TokenizedTexts:
+        before, behind = self._special_ids()
+        room = limit - len(before) - len(behind)
+        bodies = [self._words.ids(text, room) for text in texts]
+        rows = [[*before, *body[:room], *behind] for body in bodies]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return TokenizedTexts(
+            token_ids=np.fromiter(chain.from_iterable(rows), np.int32),
+            offsets=offsets,
+            token_type_ids=None,
+            truncated=np.array([len(body) > room for body in bodies], dtype=np.bool_),
+        )
 
     def _whole(self, texts: list[str]) -> list[np.ndarray]:
+        if self._words is not None:
+            before, behind = self._special_ids()
+            return [np.array([*before, *self._words.ids(text), *behind], dtype=np.int32) for text in texts]
         return [np.array(encoding.ids, dtype=np.int32) for encoding in self._rust.encode_batch_fast(texts)]
 
     def __call__(self, texts: str | list[str], max_length: int | None = None) -> TokenizedTexts:
@@ -116,6 +154,8 @@ class Tokenizer:
 
     def prompt_length(self, prompt: str) -> int:
         """Tokens a prompt takes at the start of a text: its own with special tokens, less a closing one."""
+        if self._words is not None:
+            return len(self._special_ids()[0]) + len(self._words.ids(prompt))
         encoding = self._rust.encode(prompt)
         closes = bool(encoding.special_tokens_mask) and encoding.special_tokens_mask[-1] == 1
         return len(encoding.ids) - int(closes and len(encoding.ids) > 1)
