@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from sentcore.checkpoint import layout
+from sentcore.checkpoint.classification_heads import HEADS
 from sentcore.checkpoint.families import FAMILIES, family_of
 from sentcore.checkpoint.load import SIMILARITY_FNS
 from sentcore.config import EncoderConfig
 from sentcore.encode_options import DTYPES, OUTPUT_VALUES
+from sentcore.inputs.chunks import CHUNK_MODES
 from sentcore.integrations.transformers_reference import custom_code
 from sentcore.outputs.quantize import PRECISIONS
-from sentcore.outputs.specs import POOLING_MODES
+from sentcore.outputs.specs import LAYER_POOLING_MODES, POOLING_MODES, SPLADE_ACTIVATIONS, SPLADE_POOLINGS
 
 PAGE = Path(__file__).with_name("models.md")
 COMMAND = "python -m docs.models_table"
@@ -40,7 +42,7 @@ Written from the code by `{COMMAND}`; change the code, not this page.
 What a `config.json` says decides the family; a value that would compute something else is refused by name. The words below
 are of the family's defaults; a file may set every size, and of activations those named.
 
-{_table(("config.json", "family", "embeddings", "positions", "LayerNorms", "feed-forward", "names of tensors", "`sentcore parity`"), _families())}
+{_table(("config.json", "family", "embeddings", "positions", "LayerNorms", "feed-forward", "names of tensors", "heads", "`sentcore parity`"), _families())}
 
 Refused by name, with the remedy: other architectures, decoders, adapters (merge them first), quantized weights, pruned heads,
 and rotary scalings other than {_code("ntk")} of the model_type {_code("new")}.
@@ -68,6 +70,7 @@ def _families() -> list[tuple[str, ...]]:
             _norms(config),
             _feed_forward(config),
             _names(family.NAMES),
+            _heads(family),
             "no class in transformers" if custom_code(values) else "every layer",
         )
         rows.setdefault(row, []).append(name)
@@ -129,11 +132,23 @@ def _names(names) -> str:
     return f"{layers}; {' or '.join(map(_code, names.prefixes))} before them or not"
 
 
+def _heads(family) -> str:
+    known = {"`CrossEncoder`": family in HEADS, "SPLADE": hasattr(family, "MASKED_LM")}
+    return ", ".join(name for name, there in known.items() if there) or "none"
+
+
 def _features() -> list[tuple[str, str]]:
     weights = (layout.SAFETENSORS, layout.SAFETENSORS_INDEX, layout.TORCH_WEIGHTS)
     return [
         ("modules of `modules.json`", _codes(layout.LEGACY_MODULE_TYPE) + ", under the names of three generations"),
         ("pooling modes, alone or concatenated", _codes(POOLING_MODES)),
+        ("pooling modes of `pooling=` alone, over two layers", _codes(LAYER_POOLING_MODES)),
+        ("texts longer than the model reads", f"cut, with one note; in windows with `chunk=` {_codes(CHUNK_MODES)}"),
+        (
+            "heads beside the pooling, in one pass",
+            f"{_code(layout.SPARSE_LINEAR)}, {_code(layout.COLBERT_LINEAR)} (bge-m3's)",
+        ),
+        ("SPLADE's pooling and activations", f"{_codes(SPLADE_POOLINGS)}; {_codes(SPLADE_ACTIVATIONS)}"),
         ("Dense activations", _codes(layout.ACTIVATIONS.values())),
         ("without `modules.json`", "mean pooling"),
         ("prompts", "`prompts`, `default_prompt_name`; `include_prompt` of the pooling"),

@@ -142,6 +142,11 @@ class EncoderConfig:
         return self.max_position_embeddings - self.position_offset
 
     @property
+    def uncounted_id(self) -> int | None:
+        """The id that takes no position of its own: the padding id of models with a position offset, as RoBERTa counts."""
+        return self.pad_token_id if self.position_offset else None
+
+    @property
     def activation(self) -> str:
         """What the linear op applies between up and down."""
         return GATED_ACTS[self.hidden_act] if self.gated else self.hidden_act

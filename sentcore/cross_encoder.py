@@ -13,6 +13,7 @@ from sentcore.checkpoint.activations import Activation, activation_name, default
 from sentcore.checkpoint.build import build_classifier
 from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint, load_cross_encoder
 from sentcore.checkpoint.resolve import resolve
+from sentcore.checkpoint.save import refuse_int8
 from sentcore.checkpoint.save_cross_encoder import save_cross_encoder
 from sentcore.encode_options import pick_backend, pick_device, pick_dtype, pick_max_length
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
@@ -247,7 +248,8 @@ class CrossEncoder(nn.Module):
 
     def _compute(self, tokens: TokenizedTexts, budget: int, out: torch.Tensor, advance) -> None:
         with evaluating(self, self.model), torch.inference_mode():
-            for indices, batch, logits in run_batches(tokens, budget, self.device, self.model):
+            uncounted_id = self.model.encoder.config.uncounted_id
+            for indices, batch, logits in run_batches(tokens, budget, self.device, self.model, uncounted_id):
                 out[torch.from_numpy(indices)] = logits.float().cpu()
                 advance(len(indices), batch.num_tokens)
 
@@ -259,11 +261,7 @@ class CrossEncoder(nn.Module):
         Raises:
             ArgumentValueError: the weights are int8, or activation_fn is none that such a folder can name.
         """
-        if self.dtype == torch.int8:
-            raise ArgumentValueError(
-                "save_pretrained of an int8 model; accepted: float32, bfloat16, float16. Folders hold the weights unrounded: "
-                "save it from a model loaded with dtype='float32', and load that with dtype='int8'"
-            )
+        refuse_int8(self.dtype)
         save_cross_encoder(
             Path(folder),
             self.checkpoint,

@@ -6,14 +6,16 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from sentcore._extension import WHY_ABSENT, extension
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
+from sentcore.inputs.chunks import Chunking
 from sentcore.ops.backends import check_backend
 from sentcore.ops.inference_linear import usable
-from sentcore.outputs import Pooling, check_precision
+from sentcore.outputs import Normalize, Pooling, check_precision, check_ranges
 
 if TYPE_CHECKING:
     from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint
@@ -126,9 +128,25 @@ class EncodeOptions:
     wanted: tuple[str | None, ...]
     normalize: bool
     truncate_dim: int | None
+    chunking: Chunking | None = None
+    ends_normalized: bool = False
+    precision: str = "float32"
+    ranges: np.ndarray | None = None
 
     @classmethod
-    def check(cls, encoder, prompt_name, prompt, output_value, precision, normalize, truncate_dim) -> EncodeOptions:
+    def check(
+        cls,
+        encoder,
+        prompt_name,
+        prompt,
+        output_value,
+        precision,
+        normalize,
+        truncate_dim,
+        chunk=None,
+        chunk_overlap=None,
+        ranges=None,
+    ) -> EncodeOptions:
         """Checks them against `encoder`'s prompts and dimension; see SentenceEncoder.encode."""
         wanted = _wanted(output_value)
         for name in wanted:
@@ -140,7 +158,18 @@ class EncodeOptions:
             isinstance(truncate_dim, bool) or not isinstance(truncate_dim, int) or truncate_dim < 1
         ):
             raise ArgumentValueError(f"truncate_dim is {truncate_dim!r}; accepted: an integer of at least 1, or None")
-        return cls(_prompt(encoder, prompt_name, prompt), wanted, normalize, truncate_dim)
+        prompt = _prompt(encoder, prompt_name, prompt)
+        if chunk is not None and wanted != ("sentence_embedding",):
+            raise ArgumentValueError(
+                f"chunk is {chunk!r} and output_value {output_value!r}; accepted with chunk: 'sentence_embedding', the only "
+                "one that windows of a text are pooled to"
+            )
+        chunking = Chunking.check(encoder.tokenizer, prompt, encoder.max_seq_length, chunk, chunk_overlap)
+        stages = encoder.model.outputs
+        ends_normalized = len(stages) > 0 and isinstance(stages[-1], Normalize)
+        dimension = encoder.checkpoint.sentence_embedding_dimension
+        ranges = check_ranges(ranges, precision, min(dimension, truncate_dim or dimension))
+        return cls(prompt, wanted, normalize, truncate_dim, chunking, ends_normalized, precision, ranges)
 
     def prompt_length(self, encoder) -> int:
         """Tokens of the prompt that a pooling without prompts leaves out."""

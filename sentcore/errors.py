@@ -35,5 +35,9 @@ class MissingPackageError(SentcoreError, ImportError):
     """An optional package is needed for what was asked and is not installed."""
 
 
+class TruncationWarning(UserWarning):
+    """Texts were cut at the model's maximum length; what lies behind has no part in their features."""
+
+
 class NonFiniteError(SentcoreError, ArithmeticError):
     """A weight or a result is NaN or infinite."""

@@ -27,7 +27,9 @@ from sentcore.outputs import (
     SparseLinear,
     SparseRows,
     Splade,
+    hidden_states_needed,
 )
+from sentcore.outputs.specs import LAYER_POOLING_MODES
 from sentcore.packed import PackedBatch
 
 
@@ -88,10 +90,11 @@ class SentenceModel(nn.Module):
             prompt_length: tokens that a pooling without prompts leaves out.
             sparse, colbert: compute these heads too; the model must have them.
         """
-        tokens = self.encoder(batch)
+        states = self._states(batch)
+        tokens = self.encoder(batch) if states is None else states[max(states)]
         features = tokens if self.outputs else None
         for stage in self.outputs:
-            features = stage(features, batch, prompt_length) if isinstance(stage, Pooling) else stage(features)
+            features = stage(features, batch, prompt_length, states) if isinstance(stage, Pooling) else stage(features)
         return Features(
             tokens,
             features,
@@ -112,6 +115,15 @@ class SentenceModel(nn.Module):
         for stage in self.outputs[1:]:
             features = stage(features)
         return features
+
+    def _states(self, batch: PackedBatch) -> dict[int, torch.Tensor] | None:
+        """The hidden states that a pooling over several layers needs, by layer; None without such a pooling."""
+        last = len(self.encoder.order())
+        modes = [mode for stage in self.outputs if isinstance(stage, Pooling) for mode in stage.spec.modes]
+        if not any(mode in LAYER_POOLING_MODES for mode in modes):
+            return None
+        layers = [*hidden_states_needed(modes, last), last]
+        return dict(zip(layers, self.encoder.hidden_states(batch, layers), strict=True))
 
 
 class ClassifierModel(nn.Module):

@@ -65,13 +65,18 @@ class PackedBatch:
 
     @classmethod
     def from_sequences(
-        cls, sequences: Iterable[Sequence[int] | torch.Tensor], *, device: torch.device | str | None = None
+        cls,
+        sequences: Iterable[Sequence[int] | torch.Tensor],
+        *,
+        device: torch.device | str | None = None,
+        uncounted_id: int | None = None,
     ) -> PackedBatch:
         """Packs B sequences of token ids as they are: positions count from 0 in each, token types are zero.
 
         Args:
             sequences: lists, or [length] integer tensors; an empty one is fine.
             device: where the batch goes; None for where the tensors are.
+            uncounted_id: EncoderConfig.uncounted_id: an id at position -1 that the tokens behind it do not count.
 
         Raises:
             ArgumentTypeError: a sequence that is no flat row of integers, by its position.
@@ -91,7 +96,7 @@ class PackedBatch:
         token_ids = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64, device=device)
         return cls(
             token_ids=token_ids,
-            position_ids=torch.cat([torch.arange(length, device=where) for length in [*lengths, 0]]),
+            position_ids=torch.cat([*(_positions(row, uncounted_id) for row in rows), token_ids[:0]]),
             token_type_ids=torch.zeros_like(token_ids),
             cu_seqlens=torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=where),
             max_seqlen=max(lengths, default=0),
@@ -116,3 +121,11 @@ class PackedBatch:
             cu_seqlens=self.cu_seqlens.to(device, non_blocking=non_blocking),
             max_seqlen=self.max_seqlen,
         )
+
+
+def _positions(row: torch.Tensor, uncounted_id: int | None) -> torch.Tensor:
+    """[length] positions of one sentence."""
+    if uncounted_id is None:
+        return torch.arange(len(row), device=row.device)
+    counted = row != uncounted_id
+    return counted.cumsum(0) * counted - 1

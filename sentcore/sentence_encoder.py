@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch import nn
 
 from sentcore.checkpoint.build import build_model
 from sentcore.checkpoint.load import Checkpoint, load_checkpoint
+from sentcore.checkpoint.pooling import with_pooling
 from sentcore.checkpoint.resolve import resolve
-from sentcore.checkpoint.save import save_checkpoint
+from sentcore.checkpoint.save import refuse_int8, save_checkpoint
 from sentcore.encode_options import (
     EncodeOptions,
     check_batch_invariant,
@@ -22,7 +23,7 @@ from sentcore.encode_options import (
     pick_dtype,
     pick_max_length,
 )
-from sentcore.errors import ArgumentValueError
+from sentcore.inputs.chunks import ChunkedTexts, tokenize_chunked
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.outputs.colbert import colbert_similarity
@@ -31,9 +32,11 @@ from sentcore.outputs.sparse import sparse_similarity
 from sentcore.outputs.specs import LinearSpec
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline import (
+    CutTexts,
     WindowOutputs,
     check_batch_tokens,
     checked_windows,
+    encode_chunked,
     evaluating,
     hand_over,
     one_ahead,
@@ -42,6 +45,7 @@ from sentcore.pipeline import (
     run_window,
     windows,
 )
+from sentcore.word_cutters import WordCutter, word_cutter
 
 
 class SentenceEncoder(nn.Module):
@@ -61,6 +65,8 @@ class SentenceEncoder(nn.Module):
             usual one. CPUs with compiled kernels, for now.
         revision: branch, tag or commit of a hub id.
         local_files_only: never ask the hub.
+        pooling: modes instead of the folder's: sentence-transformers' six, "first_last_avg" or "avg_top2"; several are concatenated.
+        words: "jieba" (extra `[chinese]`) or a callable that cuts CJK text into words, for vocabularies that hold words.
 
     Raises:
         SentcoreError: one of its kinds, with the file or argument, the value found, what is accepted and the remedy.
@@ -76,6 +82,8 @@ class SentenceEncoder(nn.Module):
         batch_invariant: bool = False,
         revision: str | None = None,
         local_files_only: bool = False,
+        pooling: str | Sequence[str] | None = None,
+        words: str | WordCutter | None = None,
     ) -> None:
         super().__init__()
         chosen_device = pick_device(device)
@@ -84,11 +92,11 @@ class SentenceEncoder(nn.Module):
         if batch_invariant:
             check_batch_invariant(chosen_device, chosen_dtype, backend)
         folder = resolve(model_name_or_path, revision=revision, local_files_only=local_files_only)
-        checkpoint = load_checkpoint(folder)
+        checkpoint = with_pooling(load_checkpoint(folder), pooling)
         self.checkpoint: Checkpoint = checkpoint
         self._max_length = pick_max_length(max_length, checkpoint)
         self.tokenizer = Tokenizer.from_folder(
-            checkpoint.tokenizer_folder, max_length=self._max_length, do_lower_case=checkpoint.do_lower_case
+            checkpoint.tokenizer_folder, self._max_length, checkpoint.do_lower_case, word_cutter(words)
         )
         self.prompts: dict[str, str] = dict(checkpoint.prompts)
         self.default_prompt_name: str | None = checkpoint.default_prompt_name
@@ -148,6 +156,9 @@ class SentenceEncoder(nn.Module):
         device: str | torch.device | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        chunk: str | None = None,
+        chunk_overlap: int | None = None,
+        ranges: np.ndarray | None = None,
     ) -> np.ndarray | torch.Tensor | list | dict:
         """Features of sentences, in their order, as sentence-transformers' `encode` gives them.
 
@@ -165,6 +176,10 @@ class SentenceEncoder(nn.Module):
             device: move the model there first.
             normalize_embeddings: scale every row to length 1.
             truncate_dim: keep the first columns (Matryoshka), before normalizing.
+            chunk: "mean" or "max" encodes a text longer than max_seq_length in windows and pools their features; None cuts it,
+                with one TruncationWarning a call.
+            chunk_overlap: tokens shared by neighbouring windows; None for an eighth of a window.
+            ranges: [2, E] float32 for int8 and uint8, from `sentcore.outputs.calibration_ranges`; None for those of this call.
 
         Returns:
             [B, E] float32 (or `precision`); one row for one text. "token_embeddings": a list of [tokens, H] tensors. "sparse": a
@@ -176,21 +191,24 @@ class SentenceEncoder(nn.Module):
         """
         texts, single = check_texts(sentences)
         options = EncodeOptions.check(
-            self, prompt_name, prompt, output_value, precision, normalize_embeddings, truncate_dim
+            *(self, prompt_name, prompt, output_value, precision, normalize_embeddings),
+            *(truncate_dim, chunk, chunk_overlap, ranges),
         )
         if device is not None:
             self._move(pick_device(device))
         budget = check_batch_tokens(batch_tokens, self.device)
+        cut = CutTexts(self._max_length)
         with progress_bar(len(texts), show_progress_bar) as bar:
-            tokenized = one_ahead(windows(texts), lambda window: self._tokenize(window, options))
+            tokenized = cut.watch(one_ahead(windows(texts), lambda window: self._tokenize(window, options)))
             parts = [self._compute(tokens, options, budget, bar.advance) for tokens in tokenized]
+        cut.warn()
         target = self.device if convert_to_tensor else "numpy" if convert_to_numpy else "list"
         results = {}
         for name in options.wanted:
             found = [part[name] for part in parts]
             if name == "sentence_embedding" and not found:
                 found = [torch.empty((0, self.get_sentence_embedding_dimension()))]
-            results[name] = hand_over(name, found, precision, target)
+            results[name] = hand_over(name, found, precision, options.ranges, target)
         if single:
             results = {name: result[0] for name, result in results.items()}
         return results if isinstance(output_value, (list, tuple)) else results[output_value]
@@ -205,6 +223,8 @@ class SentenceEncoder(nn.Module):
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         window: int = 8192,
+        chunk: str | None = None,
+        chunk_overlap: int | None = None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Features of any number of texts in bounded memory.
 
@@ -214,39 +234,42 @@ class SentenceEncoder(nn.Module):
             before it have been given.
         """
         options = EncodeOptions.check(
-            self, prompt_name, prompt, "sentence_embedding", "float32", normalize_embeddings, truncate_dim
+            *(self, prompt_name, prompt, "sentence_embedding", "float32"),
+            *(normalize_embeddings, truncate_dim, chunk, chunk_overlap),
         )
         budget = check_batch_tokens(batch_tokens, self.device)
-        first = 0
+        first, cut = 0, CutTexts(self._max_length)
         with progress_bar(None, show_progress_bar) as bar:
             checked = checked_windows(sentences, window)
-            for tokens in one_ahead(checked, lambda texts: self._tokenize(texts, options)):
+            for tokens in cut.watch(one_ahead(checked, lambda texts: self._tokenize(texts, options))):
                 rows = self._compute(tokens, options, budget, bar.advance)["sentence_embedding"]
                 report_non_finite(rows, first)
                 yield np.arange(first, first + len(tokens), dtype=np.int64), rows.numpy()
                 first += len(tokens)
+        cut.warn()
 
     def _move(self, device: torch.device) -> None:
         pick_dtype(self.dtype, device)  # int8 and float16 do not run everywhere
         self.to(device)
 
-    def _tokenize(self, texts: list[str], options: EncodeOptions) -> TokenizedTexts:
+    def _tokenize(self, texts: list[str], options: EncodeOptions) -> TokenizedTexts | ChunkedTexts:
         if options.prompt:
             texts = [options.prompt + text for text in texts]
+        if options.chunking is not None:
+            return tokenize_chunked(self.tokenizer, texts, options.chunking)
         return self.tokenizer.encode(texts, max_length=self._max_length)
 
-    def _compute(self, tokens: TokenizedTexts, options: EncodeOptions, budget: int, advance) -> WindowOutputs:
+    def _compute(self, tokens: TokenizedTexts | ChunkedTexts, options: EncodeOptions, budget: int, advance):
+        def run(some: TokenizedTexts, finish, told) -> WindowOutputs:
+            prompt_length = options.prompt_length(self)
+            return run_window(self.model, some, options.wanted, finish, budget, self.device, prompt_length, told)
+
         with evaluating(self, self.model):
-            return run_window(
-                self.model,
-                tokens,
-                options.wanted,
-                options.finish,
-                budget,
-                self.device,
-                prompt_length=options.prompt_length(self),
-                advance=advance,
-            )
+            if isinstance(tokens, ChunkedTexts):
+                return encode_chunked(
+                    tokens, options.chunking.mode, options.ends_normalized, run, options.finish, advance
+                )
+            return run(tokens, options.finish, advance)
 
     # ---- beside encode --------------------------------------------------------------------------------------------
 
@@ -260,19 +283,10 @@ class SentenceEncoder(nn.Module):
 
     def decode_sparse(self, row: dict[int, float]) -> dict[str, float]:
         """{token id: weight} -> {token: weight}; an id that the tokenizer has no token for becomes "[id 7]"."""
-        names = self.tokenizer.tokens(list(row))
-        return {
-            f"[id {index}]" if name is None else name: weight
-            for (index, weight), name in zip(row.items(), names, strict=True)
-        }
+        return dict(zip(self.tokenizer.tokens(list(row)), row.values(), strict=True))
 
-    def sparse_similarity(self, a, b) -> float | torch.Tensor:
-        """Products of shared tokens' weights, summed: a float for two dicts, [A, B] float32 for lists of them."""
-        return sparse_similarity(a, b)
-
-    def colbert_similarity(self, a, b) -> float | torch.Tensor:
-        """MaxSim averaged over the query's (a's) tokens: a float for two texts, [A, B] float32 for lists of them."""
-        return colbert_similarity(a, b)
+    sparse_similarity = staticmethod(sparse_similarity)
+    colbert_similarity = staticmethod(colbert_similarity)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a folder that sentence-transformers (2 to 6) and this class read; transformers reads its weights.
@@ -280,11 +294,7 @@ class SentenceEncoder(nn.Module):
         Raises:
             ArgumentValueError: the weights are int8, which no such folder holds.
         """
-        if self.dtype == torch.int8:
-            raise ArgumentValueError(
-                "save_pretrained of an int8 model; accepted: float32, bfloat16, float16. Folders hold the weights unrounded: "
-                "save it from a model loaded with dtype='float32', and load that with dtype='int8'"
-            )
+        refuse_int8(self.dtype)
         save_checkpoint(
             Path(folder),
             self.checkpoint,

@@ -17,6 +17,7 @@ from sentcore.checkpoint.load import Checkpoint
 from sentcore.errors import ArgumentValueError
 from sentcore.model import SentenceModel
 from sentcore.outputs import Colbert, Dense, Pooling, SparseLinear, Splade
+from sentcore.outputs.specs import LAYER_POOLING_MODES, POOLING_MODES
 
 _ACTIVATION_PATHS = {ours: path for path, ours in layout.ACTIVATIONS.items()}
 
@@ -40,6 +41,9 @@ def save_checkpoint(
         model: the encoder, the modules behind it and the heads.
         The rest is what the folder's settings files hold.
     """
+    for stage in model.outputs:
+        if isinstance(stage, Pooling):
+            _pooling_config(stage, checkpoint.config.hidden_size)  # refused before anything is written
     make_folder(folder)
     encoder_state = model.encoder.state_dict()
     splade = model.sparse if isinstance(model.sparse, Splade) else None
@@ -88,6 +92,15 @@ def save_checkpoint(
     )
 
 
+def refuse_int8(dtype: torch.dtype) -> None:
+    """Raises ArgumentValueError for a model whose weights are rounded to 8 bits."""
+    if dtype == torch.int8:
+        raise ArgumentValueError(
+            "save_pretrained of an int8 model; accepted: float32, bfloat16, float16. Folders hold the weights unrounded: "
+            "save it from a model loaded with dtype='float32', and load that with dtype='int8'"
+        )
+
+
 def make_folder(folder: Path) -> None:
     """The folder, and those above it."""
     if folder.exists() and not folder.is_dir():
@@ -125,6 +138,13 @@ def _splade_config(stage: Splade) -> dict:
 def _pooling_config(stage: Pooling, hidden_size: int) -> dict:
     """The legacy keys, which every version reads; they concatenate in one fixed order, so another one is refused."""
     modes = stage.spec.modes
+    unnamed = [mode for mode in modes if mode in LAYER_POOLING_MODES]
+    if unnamed:
+        raise ArgumentValueError(
+            f"pooling modes {list(modes)} cannot be saved: no pooling config of a folder has a name for {unnamed[0]!r}, so "
+            f"every reader would pool otherwise; accepted: {', '.join(POOLING_MODES)}. Save with one of these, and load "
+            f"with SentenceEncoder(folder, pooling={list(modes)})"
+        )
     ordered = tuple(mode for mode in layout.POOLING_FLAGS.values() if mode in modes)
     if ordered != modes:
         raise ArgumentValueError(

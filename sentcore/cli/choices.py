@@ -2,4 +2,5 @@
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+CHUNK_MODES = ("mean", "max")
 BACKENDS = ("auto", "native", "reference")

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentcore.cli.choices import BACKENDS, DTYPES, PRECISIONS
+from sentcore.cli.choices import BACKENDS, CHUNK_MODES, DTYPES, PRECISIONS
 from sentcore.cli.readers import check_input, check_text, read_file, read_standard_input
 from sentcore.errors import ArgumentValueError, MissingFileError
 
@@ -33,6 +33,13 @@ def _count(value: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{value!r}; accepted: a whole number of at least 1")
     return number
+
+
+def _count_or_zero(value: str) -> int:
+    """A whole number of at least 0."""
+    if value.isascii() and value.isdigit():
+        return int(value)
+    raise argparse.ArgumentTypeError(f"{value!r}; accepted: a whole number of at least 0")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens a text is cut at; default: the model's",
     )
+    add("--chunk", choices=CHUNK_MODES, help="encode a longer text in windows of that length and pool their features")
+    add("--chunk-overlap", type=_count_or_zero, metavar="N", help="tokens that neighbouring windows share")
     add("--local-files-only", action="store_true", help="never ask the hub")
     add(
         "--quiet",
@@ -144,6 +153,8 @@ def _blocks(
         show_progress_bar=bar,
         normalize_embeddings=args.normalize,
         truncate_dim=args.truncate_dim,
+        chunk=args.chunk,
+        chunk_overlap=args.chunk_overlap,
     ):
         yield [held.popleft() for _ in range(len(index))], rows
 

@@ -12,13 +12,16 @@ from sentcore.packed import PackedBatch, TokenizedTexts
 MAX_TOKENS = 2**31 - 1  # cu_seqlens is int32
 
 
-def pack_batch(tokens: TokenizedTexts, indices: np.ndarray, *, device: torch.device | str) -> PackedBatch:
+def pack_batch(
+    tokens: TokenizedTexts, indices: np.ndarray, *, device: torch.device | str, uncounted_id: int | None = None
+) -> PackedBatch:
     """Gathers b sentences, in the order given, into one batch without padding.
 
     Args:
         tokens: B tokenized texts; token_ids [T] int32, offsets [B+1] int64, token_type_ids [T] int32 or None.
         indices: [b] int64, which texts, each from 0 to B - 1; a text may come twice.
         device: where the batch goes. For a CUDA device the copy runs beside the host's work.
+        uncounted_id: EncoderConfig.uncounted_id: an id at position -1 that the tokens behind it do not count.
 
     Returns:
         PackedBatch: token_ids, position_ids (0 to length - 1 in each sentence) and token_type_ids [t] int64, cu_seqlens
@@ -27,15 +30,19 @@ def pack_batch(tokens: TokenizedTexts, indices: np.ndarray, *, device: torch.dev
     Raises:
         ArgumentTypeError, ArgumentValueError: by argument, value found and what is accepted.
     """
-    return _pack(tokens, indices, torch.device(device), extension())
+    return _pack(tokens, indices, torch.device(device), extension(), uncounted_id)
 
 
-def pack_batch_numpy(tokens: TokenizedTexts, indices: np.ndarray, *, device: torch.device | str) -> PackedBatch:
+def pack_batch_numpy(
+    tokens: TokenizedTexts, indices: np.ndarray, *, device: torch.device | str, uncounted_id: int | None = None
+) -> PackedBatch:
     """`pack_batch` in NumPy: the definition, and what runs without a build."""
-    return _pack(tokens, indices, torch.device(device), None)
+    return _pack(tokens, indices, torch.device(device), None, uncounted_id)
 
 
-def _pack(tokens: TokenizedTexts, indices: np.ndarray, device: torch.device, native) -> PackedBatch:
+def _pack(
+    tokens: TokenizedTexts, indices: np.ndarray, device: torch.device, native, uncounted_id: int | None
+) -> PackedBatch:
     _check_arguments(tokens, indices)
     begins, ends = tokens.offsets[indices], tokens.offsets[indices + 1]
     total = int((ends - begins).sum())
@@ -52,6 +59,8 @@ def _pack(tokens: TokenizedTexts, indices: np.ndarray, device: torch.device, nat
         max_seqlen = native.pack_batch(*arrays, rows.numpy(), cu_seqlens.numpy())
     else:
         max_seqlen = _fill(tokens, begins, ends, rows.numpy(), cu_seqlens.numpy())
+    if uncounted_id is not None:
+        _leave_uncounted(rows.numpy(), cu_seqlens.numpy(), uncounted_id)
     rows = rows.to(device, non_blocking=pinned)
     return PackedBatch(
         token_ids=rows[0],
@@ -60,6 +69,17 @@ def _pack(tokens: TokenizedTexts, indices: np.ndarray, device: torch.device, nat
         cu_seqlens=cu_seqlens.to(device, non_blocking=pinned),
         max_seqlen=max_seqlen,
     )
+
+
+def _leave_uncounted(rows: np.ndarray, cu_seqlens: np.ndarray, uncounted_id: int) -> None:
+    """Positions of rows [3, t] where an id does not count: a text that holds it is rare, so one look is all it costs."""
+    found = rows[0] == uncounted_id
+    if not found.any():
+        return
+    before = np.concatenate(([0], np.cumsum(found)))  # [t+1], such tokens before each
+    lengths = np.diff(cu_seqlens)
+    rows[1] -= before[:-1] - np.repeat(before[cu_seqlens[:-1]], lengths)
+    rows[1][found] = -1
 
 
 def _fill(

@@ -14,10 +14,11 @@ from tokenizers import Tokenizer as RustTokenizer
 CHARACTERS_A_TOKEN = 16  # a first guess; the prefix is doubled until it holds enough tokens
 
 # Characters BERT's normalizer sets apart as words of their own when handle_chinese_chars is on.
-_CJK = re.compile(
+CJK = (
     "[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f"
     "\U0002b920-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f]"
 )
+_CJK = re.compile(CJK)
 
 
 class Shortener:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -14,9 +14,11 @@ from tokenizers.implementations import BertWordPieceTokenizer
 
 from sentcore.errors import ArgumentValueError, CheckpointError, MissingFileError
 from sentcore.inputs.shorten import Shortener
+from sentcore.inputs.words import Words
 from sentcore.packed import TokenizedTexts
 
 CHUNK = 1024  # texts handed to Rust at once; its results are large until their ids are copied out
+CHARACTERS = 2_000_000  # the same of whole texts, of which a single one may have more
 
 
 class Tokenizer:
@@ -25,17 +27,31 @@ class Tokenizer:
     Args:
         rust: the tokenizers library's object; its own padding and truncation are switched off.
         max_length: tokens a text is cut at, special tokens included.
+        words: a callable that cuts runs of CJK characters into words, for vocabularies that hold words (see `inputs.words`);
+            None for the model's own tokenization.
+
+    Raises:
+        ArgumentValueError: words for a tokenizer that is not of BERT's kind.
     """
 
-    def __init__(self, rust: RustTokenizer, max_length: int) -> None:
+    def __init__(
+        self, rust: RustTokenizer, max_length: int, words: Callable[[str], Iterable[str]] | None = None
+    ) -> None:
         rust.no_padding()
         rust.no_truncation()
         self._rust = rust
         self.max_length = max_length
         self._shortener = Shortener(rust)
+        self._words = None if words is None else Words(rust, self._shortener, words)
 
     @classmethod
-    def from_folder(cls, folder: str | Path, max_length: int, do_lower_case: bool = False) -> Tokenizer:
+    def from_folder(
+        cls,
+        folder: str | Path,
+        max_length: int,
+        do_lower_case: bool = False,
+        words: Callable[[str], Iterable[str]] | None = None,
+    ) -> Tokenizer:
         """Reads tokenizer.json, or makes BERT's tokenizer from vocab.txt and tokenizer_config.json.
 
         Raises:
@@ -58,11 +74,13 @@ class Tokenizer:
             )
         if do_lower_case:
             _lower_case_first(rust)
-        return cls(rust, max_length)
+        return cls(rust, max_length, words)
 
     def encode(self, texts: list[str], max_length: int | None = None) -> TokenizedTexts:
         """Token ids of B texts with special tokens, each text cut at max_length tokens."""
         limit = self.max_length if max_length is None else max_length
+        if self._words is not None:
+            return self._encode_by_words(texts, limit)
         ids, lengths, truncated = [], [], []
         # Before truncation is on: the shortener counts the tokens of whole prefixes.
         texts = [self._shortener(text, limit) for text in texts]
@@ -134,12 +152,56 @@ class Tokenizer:
             truncated=np.array(truncated, dtype=np.bool_),
         )
 
+    def encode_whole(self, texts: list[str]) -> Iterator[np.ndarray]:
+        """[n] int32 ids of every text with special tokens, however many; few texts are held at once."""
+        held: list[str] = []
+        for text in texts:
+            if held and (len(held) == CHUNK or sum(map(len, held)) + len(text) > CHARACTERS):
+                yield from self._whole(held)
+                held = []
+            held.append(text)
+        yield from self._whole(held)
+
+    def special_tokens(self) -> tuple[int, int]:
+        """How many special tokens are put before a text and behind it."""
+        before, behind = self._special_ids()
+        return len(before), len(behind)
+
+    def _special_ids(self) -> tuple[list[int], list[int]]:
+        encoding = self._rust.encode("a")
+        ids, mask = encoding.ids, encoding.special_tokens_mask
+        if 0 not in mask:  # a vocabulary without "a"
+            return ids[:1], ids[1:]
+        return ids[: mask.index(0)], ids[len(ids) - mask[::-1].index(0) :]
+
+    def _encode_by_words(self, texts: list[str], limit: int) -> TokenizedTexts:
+        before, behind = self._special_ids()
+        room = limit - len(before) - len(behind)
+        bodies = [self._words.ids(text, room) for text in texts]
+        rows = [[*before, *body[:room], *behind] for body in bodies]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return TokenizedTexts(
+            token_ids=np.fromiter(chain.from_iterable(rows), np.int32),
+            offsets=offsets,
+            token_type_ids=None,
+            truncated=np.array([len(body) > room for body in bodies], dtype=np.bool_),
+        )
+
+    def _whole(self, texts: list[str]) -> list[np.ndarray]:
+        if self._words is not None:
+            before, behind = self._special_ids()
+            return [np.array([*before, *self._words.ids(text), *behind], dtype=np.int32) for text in texts]
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in self._rust.encode_batch_fast(texts)]
+
     def __call__(self, texts: str | list[str], max_length: int | None = None) -> TokenizedTexts:
         """`encode`, for one text too."""
         return self.encode([texts] if isinstance(texts, str) else texts, max_length)
 
     def prompt_length(self, prompt: str) -> int:
         """Tokens a prompt takes at the start of a text: its own with special tokens, less a closing one."""
+        if self._words is not None:
+            return len(self._special_ids()[0]) + len(self._words.ids(prompt))
         encoding = self._rust.encode(prompt)
         closes = bool(encoding.special_tokens_mask) and encoding.special_tokens_mask[-1] == 1
         return len(encoding.ids) - int(closes and len(encoding.ids) > 1)
@@ -149,8 +211,9 @@ class Tokenizer:
         return self._rust.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
     def tokens(self, token_ids: list[int]) -> list[str]:
-        """The word pieces of token ids."""
-        return [self._rust.id_to_token(int(token_id)) for token_id in token_ids]
+        """The word pieces of token ids; "[id 7]" for an id that the vocabulary has no token for."""
+        found = ((int(token_id), self._rust.id_to_token(int(token_id))) for token_id in token_ids)
+        return [f"[id {token_id}]" if token is None else token for token_id, token in found]
 
     def special_ids(self, names: Iterable[str]) -> list[int]:
         """Ids of what this tokenizer puts around a text, of its unknown token, and of the special tokens in `names`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import nn
@@ -59,7 +59,7 @@ class Encoder(nn.Module):
             attention_mask: [B, S], non-zero where a token is real; None for all.
             token_type_ids: [B, S], None for zeros.
             position_ids: [B, S], rows of the position table; None for columns 0..S-1, or where the table has an offset for a
-                count of the real tokens, as RoBERTa counts.
+                count of the ids that are not pad_token_id, as RoBERTa counts.
 
         Returns:
             [T, H] for a PackedBatch, else [B, S, H] with zeros where attention_mask is zero.
@@ -70,8 +70,9 @@ class Encoder(nn.Module):
         """
         if isinstance(input_ids, PackedBatch):
             return self.encode_packed(input_ids)
+        config = self.config
         batch, places = pack_padded(
-            input_ids, attention_mask, token_type_ids, position_ids, self.config.position_offset
+            input_ids, attention_mask, token_type_ids, position_ids, config.position_offset, config.uncounted_id
         )
         return unpack_padded(self.encode_packed(batch), places, input_ids.shape)
 
@@ -86,11 +87,22 @@ class Encoder(nn.Module):
             x = state
         return x
 
-    def hidden_states(self, batch: PackedBatch) -> list[torch.Tensor]:
-        """[T, H] behind the embeddings and behind every layer, L + 1 in all; the last is `encode_packed`'s."""
+    def hidden_states(self, batch: PackedBatch, layers: Collection[int] | None = None) -> list[torch.Tensor]:
+        """[T, H] behind the embeddings and behind every layer, L + 1 in all; the last is `encode_packed`'s.
+
+        Args:
+            layers: which of them to give, in ascending order: 0 the embeddings, L the last layer; the others are not kept.
+                None for all.
+
+        Raises:
+            ArgumentValueError: a layer that the encoder does not have.
+        """
+        last = len(self.order())
+        if layers is not None and not set(layers) <= set(range(last + 1)):
+            raise ArgumentValueError(f"layers is {list(layers)}; accepted: from 0, the embeddings, to {last}")
         self._check(batch)
-        x = self.embeddings(batch)
-        return [x, *self._layer_by_layer(x, batch)]
+        states = enumerate(self._layer_by_layer(self.embeddings(batch), batch))
+        return [state for layer, state in states if layers is None or layer in layers]
 
     def encode_rows(self, batch: PackedBatch, rows: torch.Tensor) -> torch.Tensor:
         """[B, H], `encode_packed` at one row of each sentence: the last layer computes no other.
@@ -139,6 +151,8 @@ class Encoder(nn.Module):
         return torch.int8 if any(isinstance(module, Int8Linear) for module in self.layers.modules()) else weight.dtype
 
     def _layer_by_layer(self, x: torch.Tensor, batch: PackedBatch) -> Iterator[torch.Tensor]:
+        """`x` itself, then the output of every layer; holds the last one given alone."""
+        yield x
         order = self.order()
         positions = self.positions(batch)
         for place, group in enumerate(order, start=1):

@@ -14,6 +14,7 @@ def pack_padded(
     token_type_ids: torch.Tensor | None,
     position_ids: torch.Tensor | None,
     position_offset: int = 0,
+    uncounted_id: int | None = None,
 ) -> tuple[PackedBatch, torch.Tensor]:
     """Takes the unmasked tokens out of a padded batch.
 
@@ -21,8 +22,9 @@ def pack_padded(
         input_ids: [B, S] int64 or int32.
         attention_mask: [B, S], non-zero (or True) where a token is real; None for all.
         token_type_ids, position_ids: [B, S], or None for zeros and for columns 0..S-1, as in transformers.
-        position_offset: with one, position_ids count from it, and without position_ids the real tokens are counted, as in
-            transformers' RoBERTa.
+        position_offset: position_ids count from it.
+        uncounted_id: without position_ids, positions count the other ids of a row, masked or not, and this one stands at -1,
+            as in transformers' RoBERTa; None for columns.
 
     Returns:
         the packed batch, and the places of its T tokens in the flattened [B·S] grid, [T] int64.
@@ -52,8 +54,9 @@ def pack_padded(
     lengths = real.sum(dim=1)
     if position_ids is not None:
         chosen_positions = position_ids.flatten()[places].long() - position_offset
-    elif position_offset:
-        chosen_positions = (real.cumsum(dim=1) - 1).flatten()[places]
+    elif uncounted_id is not None:
+        counted = input_ids != uncounted_id
+        chosen_positions = (counted.cumsum(dim=1) * counted - 1).flatten()[places]
     else:
         chosen_positions = places % length if length else places
     ids = input_ids.flatten()[places].long()

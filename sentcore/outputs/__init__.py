@@ -3,9 +3,10 @@
 from sentcore.outputs.classification import ClassificationHead
 from sentcore.outputs.colbert import Colbert
 from sentcore.outputs.dense import Dense
+from sentcore.outputs.layer_pooling import hidden_states_needed
 from sentcore.outputs.normalize import Normalize
 from sentcore.outputs.pooling import Pooling
-from sentcore.outputs.quantize import PRECISIONS, check_precision, quantize
+from sentcore.outputs.quantize import PRECISIONS, calibration_ranges, check_precision, check_ranges, quantize
 from sentcore.outputs.sparse import SparseLinear, SparseRows
 from sentcore.outputs.specs import (
     ClassificationHeadSpec,
@@ -37,6 +38,9 @@ __all__ = [
     "SparseRows",
     "Splade",
     "SpladeSpec",
+    "calibration_ranges",
     "check_precision",
+    "check_ranges",
+    "hidden_states_needed",
     "quantize",
 ]

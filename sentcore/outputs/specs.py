@@ -11,6 +11,7 @@ POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "
 HEAD_POOLINGS = ("cls", "mean")
 SPLADE_POOLINGS = ("max", "sum")
 SPLADE_ACTIVATIONS = ("relu", "log1p_relu")
+LAYER_POOLING_MODES = ("first_last_avg", "avg_top2")  # of two layers; no folder names them
 ACTIVATIONS = ("identity", "tanh", "relu", "gelu", "gelu_tanh", "sigmoid", "silu")
 
 
@@ -19,7 +20,7 @@ class PoolingSpec:
     """Token features to one sentence feature; several modes are concatenated in the order given.
 
     Attributes:
-        modes: from POOLING_MODES, sentence-transformers' names.
+        modes: from POOLING_MODES, sentence-transformers' names, or from LAYER_POOLING_MODES.
         include_prompt: False leaves the prompt's tokens out.
     """
 

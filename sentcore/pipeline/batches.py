@@ -57,10 +57,11 @@ def run_batches(
     batch_tokens: int,
     device: torch.device,
     compute: Callable[[PackedBatch], object],
+    uncounted_id: int | None = None,
 ) -> Iterator[tuple[np.ndarray, PackedBatch, object]]:
     """(indices [b] int64 into `tokens`, the batch, what `compute` made of it) for every planned batch."""
     order, starts = plan_batches(tokens.lengths, batch_tokens)
     for first, last in pairwise(starts):
         indices = order[first:last]
-        batch = pack_batch(tokens, indices, device=device)
+        batch = pack_batch(tokens, indices, device=device, uncounted_id=uncounted_id)
         yield indices, batch, compute(batch)

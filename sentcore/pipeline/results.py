@@ -31,20 +31,20 @@ def items_of(batch: PackedBatch, features: Features, finish: Callable, output_va
         }
 
 
-def hand_over(name: str | None, parts: list, precision: str, target: str | torch.device):
+def hand_over(name: str | None, parts: list, precision: str, ranges: np.ndarray | None, target: str | torch.device):
     """The parts of one output put together, as the caller of `encode` gets them.
 
     Args:
         name: the output value.
         parts: of each window; rows [B, E] of sentence features, else lists of one item a text.
-        precision: of sentence features, over all rows.
+        precision, ranges: of sentence features; without ranges those of all rows are taken.
         target: "numpy", "list" (of tensors), or the device of a tensor; for sentence features and ColBERT's rows.
     """
     if name == "sentence_embedding":
         rows = torch.cat(parts)
         report_non_finite(rows, stacklevel=4)
         if precision != "float32":
-            rows = torch.from_numpy(quantize(rows.numpy(), precision))
+            rows = torch.from_numpy(quantize(rows.numpy(), precision, ranges))
         return list(rows) if target == "list" else _converted(rows, target)
     items = [item for part in parts for item in part]
     if name == "sparse":

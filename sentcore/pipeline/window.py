@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import nn
 
-from sentcore.model import ClassifierModel, Features, SentenceModel
+from sentcore.model import Features, SentenceModel
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline.batches import run_batches
 from sentcore.pipeline.results import items_of
@@ -27,7 +25,6 @@ def run_window(
     finish: Callable[[torch.Tensor], torch.Tensor],
     batch_tokens: int,
     device: torch.device,
-    *,
     prompt_length: int,
     advance: Callable[[int, int], None],
 ) -> WindowOutputs:
@@ -45,9 +42,10 @@ def run_window(
     run = partial(model, prompt_length=prompt_length, sparse="sparse" in wanted, colbert="colbert" in wanted)
     if wanted == ("sentence_embedding",) and tokens.lengths.min(initial=1) > 0:
         run = partial(_sentence_features, model, prompt_length)
+    uncounted_id = model.encoder.config.uncounted_id
     out: WindowOutputs = {}
     with torch.inference_mode():
-        for indices, batch, features in run_batches(tokens, batch_tokens, device, run):
+        for indices, batch, features in run_batches(tokens, batch_tokens, device, run, uncounted_id):
             for name in wanted:
                 if name == "sentence_embedding":
                     rows = finish(features.sentence_embedding).float().cpu()
@@ -64,29 +62,6 @@ def run_window(
 
 def _sentence_features(model: SentenceModel, prompt_length: int, batch: PackedBatch) -> Features:
     return Features(None, model.sentence_embedding(batch, prompt_length))
-
-
-@contextmanager
-def evaluating(root: nn.Module, model: SentenceModel | ClassifierModel) -> Iterator[None]:
-    """Everything in `root` in eval mode within, and as it was before afterwards; `model` is root's."""
-    training = _in_training(root, model)
-    if training:
-        root.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _in_training(root: nn.Module, model: SentenceModel | ClassifierModel) -> list[nn.Module]:
-    """The modules in training mode; none where those that hold all others are not, which is quick to see."""
-    encoder = model.encoder
-    if not any(
-        m.training for m in (root, model, *model.children(), encoder.embeddings, encoder.layers, *encoder.layers)
-    ):
-        return []
-    return [module for module in root.modules() if module.training]
 
 
 def _items(name: str | None, batch: PackedBatch, features: Features, finish: Callable) -> Iterator:

@@ -9,6 +9,7 @@ import pytest
 
 from sentcore.cli import encode as encode_command
 from sentcore.encode_options import DTYPES
+from sentcore.inputs.chunks import CHUNK_MODES
 from sentcore.outputs import PRECISIONS, quantize
 
 TEXTS = ["我爱北京天安门", "hello", "", "🎉 emoji", "a\ttab", "שלום", "last"]
@@ -44,7 +45,7 @@ def test_options_reach_the_encoder(tiny, sentcore_command):
     status, _, _ = sentcore_command(
         *("encode", "a", "--dtype", "bfloat16", "--device", "cpu", "--backend", "reference"),
         *("--max-length", 9, "--local-files-only", "--prompt-name", "q", "--normalize"),
-        *("--batch-tokens", 77),
+        *("--batch-tokens", 77, "--chunk", "max", "--chunk-overlap", 0),
     )
     assert status == 0
     assert tiny.made[0] == {
@@ -61,6 +62,8 @@ def test_options_reach_the_encoder(tiny, sentcore_command):
         "batch_tokens": 77,
         "show_progress_bar": False,
         "normalize_embeddings": True,
+        "chunk": "max",
+        "chunk_overlap": 0,
     }
 
 
@@ -261,6 +264,7 @@ def test_memory_holds_one_block_of_texts(tiny, sentcore_command, monkeypatch, tm
 def test_choices_are_those_of_the_library():
     assert encode_command.PRECISIONS == PRECISIONS
     assert tuple(DTYPES) == encode_command.DTYPES
+    assert encode_command.CHUNK_MODES == CHUNK_MODES
 
 
 @pytest.mark.parametrize(
