@@ -179,7 +179,7 @@ def test_the_slopes_are_blooms(heads):
         (jina, {"feed_forward_type": "reglu"}, "feed_forward_type is 'reglu'; accepted: 'geglu'"),
         (jina, {"feed_forward_type": None}, "feed_forward_type is 'original'; accepted: 'geglu'"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_field_that_computes_something_else(tmp_path, make, values, said):
     folder = make().save(tmp_path)
@@ -212,7 +212,7 @@ def test_a_field_that_computes_something_else(tmp_path, make, values, said):
         ("modernbert", {"layer_types": ["chunked_attention"] * 3}, "layer_types holds 'chunked_attention'"),
         ("modernbert", {"hidden_activation": "gelu_new"}, "hidden_activation is 'gelu_new'"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_field_of_transformers_that_computes_something_else(tmp_path, name, values, said):
     folder = save(make_model(name), tmp_path)
