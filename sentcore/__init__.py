@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sentcore.config import EncoderConfig
     from sentcore.cross_encoder import CrossEncoder
     from sentcore.errors import SentcoreError
+    from sentcore.integrations.acceleration import accelerate, restore
     from sentcore.integrations.parity import ParityReport, parity
     from sentcore.layers import Encoder
     from sentcore.packed import PackedBatch
@@ -28,8 +29,10 @@ _HOMES = {
     "ParityReport": "sentcore.integrations.parity",
     "SentcoreError": "sentcore.errors",
     "SentenceEncoder": "sentcore.sentence_encoder",
+    "accelerate": "sentcore.integrations.acceleration",
     "build_info": "sentcore._extension",
     "parity": "sentcore.integrations.parity",
+    "restore": "sentcore.integrations.acceleration",
 }
 
 __all__ = [
@@ -41,9 +44,11 @@ __all__ = [
     "SentcoreError",
     "SentenceEncoder",
     "__version__",
+    "accelerate",
     "build_info",
     "ops",
     "parity",
+    "restore",
 ]
 
 

@@ -11,6 +11,7 @@ from sentcore.layers.positions import NOWHERE, Positions
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
+from sentcore.ops.plain import is_plain
 from sentcore.packed import PackedBatch
 
 
@@ -31,6 +32,9 @@ class Attention(nn.Module):
         self.query = nn.Linear(hidden, hidden, bias=config.attention_bias)
         self.key = nn.Linear(hidden, hidden, bias=config.attention_bias)
         self.value = nn.Linear(hidden, hidden, bias=config.attention_bias)
+        self.qkv: nn.Module | None = (
+            None  # one [T, H] -> [T, 3H] in the place of the three, in 8 bits or of another model
+        )
         self.output = nn.Linear(hidden, hidden, bias=config.attention_output_bias)
         self.layer_norm = nn.LayerNorm(hidden, config.layer_norm_eps, bias=config.norm_bias) if has_norm else None
         self._packed_qkv, self._packed_output = InferenceLinear(), InferenceLinear()
@@ -71,7 +75,7 @@ class Attention(nn.Module):
 
     def project_output(self, context: torch.Tensor) -> torch.Tensor:
         """[T, H] -> [T, H]."""
-        if isinstance(self.output, Int8Linear):
+        if not is_plain(self.output):
             return self.output(context)
         if usable(context, self.backend):
             return self._packed_output(context, (self.output,))
@@ -85,22 +89,24 @@ class Attention(nn.Module):
 
     def packed_weights(self) -> tuple[torch.Tensor, ...]:
         """Values, scale and bias of the projection and of what follows the attention, as `encoder_layers` takes them."""
-        if self.query is None:
+        if isinstance(self.qkv, Int8Linear):
             return *self.qkv.packed_weights(), *self.output.packed_weights()
         linears = (self.query, self.key, self.value)
         return *self._packed_qkv.packed_weights(linears), *self._packed_output.packed_weights((self.output,))
 
     def _project(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
         """[T, H] -> [T, 3, N, D], queries and keys turned."""
-        if self.query is None:
-            return self._split(self.qkv(x), rotary)
-        linears = (self.query, self.key, self.value)
+        linears = (self.query, self.key, self.value) if self.qkv is None else (self.qkv,)
+        if not is_plain(*linears):
+            return self._split(torch.cat([linear(x) for linear in linears], dim=-1), rotary)
         if usable(x, self.backend):
             return self._split(self._packed_qkv(x, linears), rotary)
         weights, biases = zip(*((linear.weight, linear.bias) for linear in linears), strict=True)
-        return ops_of(self.backend).qkv_projection(
-            x, weights, None if biases[0] is None else biases, num_heads=self.num_heads, rotary=rotary
-        )
+        if len(linears) == 1:
+            weights, biases = weights[0], biases[0]
+        elif biases[0] is None:
+            biases = None
+        return ops_of(self.backend).qkv_projection(x, weights, biases, num_heads=self.num_heads, rotary=rotary)
 
     def _split(self, product: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
         qkv = product.view(product.shape[0], 3, self.num_heads, product.shape[1] // (3 * self.num_heads))
@@ -108,9 +114,12 @@ class Attention(nn.Module):
 
 
 def turned(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """In place, without gradients: queries and keys of [T, 3, N, D] turned by [T, D/2] angles, half-split layout."""
+    """Queries and keys of [T, 3, N, D] turned by [T, D/2] angles, half-split layout; in place where no gradient is asked for."""
     cos, sin = cos[:, None, None, :].to(qkv.dtype), sin[:, None, None, :].to(qkv.dtype)
     first, second = qkv[:, :2].chunk(2, dim=-1)
+    if qkv.requires_grad:
+        queries_and_keys = torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+        return torch.cat((queries_and_keys, qkv[:, 2:]), dim=1)
     kept = first * sin
     first.mul_(cos).sub_(second * sin)
     second.mul_(cos).add_(kept)

@@ -8,6 +8,7 @@ from torch import nn
 
 from sentcore.config import EncoderConfig
 from sentcore.ops.backends import ops_of
+from sentcore.ops.plain import is_plain
 from sentcore.packed import PackedBatch
 
 
@@ -42,7 +43,30 @@ class Embeddings(nn.Module):
         rows = None
         if positions is not None:
             rows = batch.position_ids + self.position_offset if self.position_offset else batch.position_ids
-        out = ops.embedding_layer_norm(
+        tables = [table for table in (self.word_embeddings, positions, types) if table is not None]
+        # A table's row for padding has no gradient in torch's own lookup, which a plain read of its rows would give it.
+        lookup = torch.is_grad_enabled() and any(getattr(table, "padding_idx", None) is not None for table in tables)
+        if is_plain(*tables, self.layer_norm) and not lookup:
+            out = self._gathered(batch, rows)
+        else:
+            ids = (batch.token_ids, rows, batch.token_type_ids)
+            summed = [
+                table(index)
+                for table, index in zip((self.word_embeddings, positions, types), ids, strict=True)
+                if table is not None
+            ]
+            out = self.layer_norm(sum(summed[1:], summed[0]))
+        if self.training:
+            out = F.dropout(out, self.dropout_p)
+        if self.projection is None:
+            return out
+        if not is_plain(self.projection):
+            return self.projection(out)
+        return ops.linear(out, self.projection.weight, self.projection.bias)
+
+    def _gathered(self, batch: PackedBatch, rows: torch.Tensor | None) -> torch.Tensor:
+        positions, types = self.position_embeddings, self.token_type_embeddings
+        return ops_of(self.backend).embedding_layer_norm(
             batch.token_ids,
             rows,
             None if types is None else batch.token_type_ids,
@@ -53,6 +77,3 @@ class Embeddings(nn.Module):
             self.layer_norm.bias,
             eps=self.layer_norm.eps,
         )
-        if self.training:
-            out = F.dropout(out, self.dropout_p)
-        return out if self.projection is None else ops.linear(out, self.projection.weight, self.projection.bias)

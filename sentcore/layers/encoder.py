@@ -16,6 +16,7 @@ from sentcore.layers.int8 import Int8Linear
 from sentcore.layers.padding import pack_padded, unpack_padded
 from sentcore.layers.positions import PositionSchemes
 from sentcore.ops.backends import check_backend, ops_of
+from sentcore.ops.plain import is_plain
 from sentcore.packed import PackedBatch
 
 
@@ -78,9 +79,9 @@ class Encoder(nn.Module):
 
     def encode_packed(self, batch: PackedBatch) -> torch.Tensor:
         """[T, H], the last hidden state of a packed batch."""
-        self._check(batch)
+        self.check_batch(batch)
         x = self.embeddings(batch)
-        at_once = self._all_layers(self, x, batch)
+        at_once = self.all_layers(x, batch)
         if at_once is not None:
             return at_once
         for state in self._layer_by_layer(x, batch):
@@ -100,7 +101,7 @@ class Encoder(nn.Module):
         last = len(self.order())
         if layers is not None and not set(layers) <= set(range(last + 1)):
             raise ArgumentValueError(f"layers is {list(layers)}; accepted: from 0, the embeddings, to {last}")
-        self._check(batch)
+        self.check_batch(batch)
         states = enumerate(self._layer_by_layer(self.embeddings(batch), batch))
         return [state for layer, state in states if layers is None or layer in layers]
 
@@ -113,7 +114,7 @@ class Encoder(nn.Module):
         order = self.order()
         if not self.reads_rows():
             return self.encode_packed(batch)[rows]
-        self._check(batch)
+        self.check_batch(batch)
         x = self.embeddings(batch)
         positions = self.positions(batch)
         before_last = self._all_layers(self, x, batch, len(order) - 1)
@@ -122,13 +123,17 @@ class Encoder(nn.Module):
                 x = self.layers[group](x, batch, positions[self.config.is_sliding(place)])
         else:
             x = before_last
-        return self._finish(self.layers[order[-1]].of_rows(x, rows, batch, positions[False]))
+        return self.finish(self.layers[order[-1]].of_rows(x, rows, batch, positions[False]))
 
     def reads_rows(self) -> bool:
         """Whether the last layer can compute chosen rows alone: it sees all keys, and not by their distance."""
         config, last = self.config, len(self.order()) - 1
         by_distance = config.position_embedding_type == "alibi" or config.relative_attention_num_buckets > 0
         return last >= 0 and not by_distance and not config.is_sliding(last) and not self.training
+
+    def all_layers(self, x: torch.Tensor, batch: PackedBatch) -> torch.Tensor | None:
+        """[T, H] -> [T, H] through all layers in one call, or None where they have to be run one by one."""
+        return self._all_layers(self, x, batch)
 
     def order(self) -> list[int]:
         """For every layer, in order, the place in `layers` of its weights."""
@@ -157,15 +162,19 @@ class Encoder(nn.Module):
         positions = self.positions(batch)
         for place, group in enumerate(order, start=1):
             x = self.layers[group](x, batch, positions[self.config.is_sliding(place - 1)])
-            yield self._finish(x) if place == len(order) else x
+            yield self.finish(x) if place == len(order) else x
 
-    def _finish(self, x: torch.Tensor) -> torch.Tensor:
+    def finish(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, H] -> [T, H]: the LayerNorm behind the last layer, where there is one."""
         norm = self.final_norm
         if norm is None:
             return x
+        if not is_plain(norm):
+            return norm(x)
         return ops_of(self.backend).add_layer_norm(x, None, norm.weight, norm.bias, eps=norm.eps)
 
-    def _check(self, batch: PackedBatch) -> None:
+    def check_batch(self, batch: PackedBatch) -> None:
+        """Raises ArgumentValueError for a sentence that is too long and, on CPUs, for an id outside its table."""
         config = self.config
         if batch.max_seqlen > config.max_length:
             offset = f" - position_offset = {config.position_offset}" if config.position_offset else ""

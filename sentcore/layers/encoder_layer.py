@@ -12,6 +12,7 @@ from sentcore.layers.feed_forward import FeedForward
 from sentcore.layers.positions import NOWHERE, Positions
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
+from sentcore.ops.plain import is_plain
 from sentcore.packed import PackedBatch
 
 
@@ -46,6 +47,8 @@ class EncoderLayer(nn.Module):
         norm = self.attention.layer_norm
         if not self.norm_first or norm is None:
             return x
+        if not is_plain(norm):
+            return norm(x)
         return ops_of(self.backend).add_layer_norm(x, None, norm.weight, norm.bias, eps=norm.eps)
 
     def _after_attention(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
@@ -58,6 +61,9 @@ class EncoderLayer(nn.Module):
 
     def _add_norm(self, x: torch.Tensor, residual: torch.Tensor, norm: nn.LayerNorm, return_total: bool = False):
         dropout_p = self.dropout_p if self.training else 0.0
+        if not is_plain(norm):
+            total = residual + F.dropout(x, dropout_p)
+            return (norm(total), total) if return_total else norm(total)
         return ops_of(self.backend).add_layer_norm(
             x,
             residual,

@@ -10,6 +10,7 @@ from sentcore.config import EncoderConfig
 from sentcore.layers.int8 import Int8Linear
 from sentcore.ops.backends import ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
+from sentcore.ops.plain import is_plain
 
 
 class FeedForward(nn.Module):
@@ -25,6 +26,7 @@ class FeedForward(nn.Module):
         self.intermediate_dropout_p = config.intermediate_dropout_prob
         inner = config.intermediate_size
         self.up = nn.Linear(config.hidden_size, 2 * inner if config.gated else inner, bias=config.up_bias)
+        self.gate: nn.Module | None = None  # [T, H] -> [T, F], activated, where another model keeps it apart from `up`
         self.down = nn.Linear(inner, config.hidden_size, bias=config.down_bias)
         self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.norm_bias)
         self._packed_up, self._packed_down = InferenceLinear(), InferenceLinear()
@@ -34,7 +36,7 @@ class FeedForward(nn.Module):
         inner = self._inner(x)
         if self.training and self.intermediate_dropout_p:
             inner = F.dropout(inner, self.intermediate_dropout_p)
-        if isinstance(self.down, Int8Linear):
+        if not is_plain(self.down):
             return self.down(inner)
         if usable(inner, self.backend):
             return self._packed_down(inner, (self.down,))
@@ -52,12 +54,31 @@ class FeedForward(nn.Module):
 
     def _inner(self, x: torch.Tensor) -> torch.Tensor:
         """act(up(x)), [T, H] -> [T, F]."""
-        in_8_bits = isinstance(self.up, Int8Linear)
-        if not in_8_bits and not usable(x, self.backend):
-            return ops_of(self.backend).linear(x, self.up.weight, self.up.bias, activation=self.activation)
+        linears = (self.up,) if self.gate is None else (self.gate, self.up)
         act = None if self.gated else self.hidden_act
-        inner = self.up(x, act) if in_8_bits else self._packed_up(x, (self.up,), act)
+        if isinstance(self.up, Int8Linear):
+            inner = self.up(x, act)
+        elif not is_plain(*linears):
+            return _activated(torch.cat([linear(x) for linear in linears], dim=-1), self.activation)
+        elif usable(x, self.backend):
+            inner = self._packed_up(x, linears, act)
+        else:
+            weight, bias = self.up.weight, self.up.bias
+            if self.gate is not None:
+                weight = torch.cat((self.gate.weight, weight))
+                bias = None if bias is None else torch.cat((self.gate.bias, bias))
+            return ops_of(self.backend).linear(x, weight, bias, activation=self.activation)
         return _gate(inner, self.hidden_act) if self.gated else inner
+
+
+def _activated(x: torch.Tensor, activation: str) -> torch.Tensor:
+    """[T, F] -> [T, F], or [T, 2F] -> [T, F] for a gated activation, by the linear op's names; with gradients."""
+    if activation in ("geglu", "swiglu"):
+        first, second = x.chunk(2, dim=-1)
+        return (F.gelu(first) if activation == "geglu" else F.silu(first)) * second
+    if activation == "relu":
+        return F.relu(x)
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
 def _gate(x: torch.Tensor, act: str) -> torch.Tensor:

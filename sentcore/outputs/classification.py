@@ -10,6 +10,7 @@ from sentcore.errors import ArgumentValueError
 from sentcore.ops import segment_pooling
 from sentcore.ops.backends import check_backend, ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
+from sentcore.ops.plain import is_plain
 from sentcore.outputs.dense import ACTIVATE
 from sentcore.outputs.specs import HEAD_POOLINGS, ClassificationHeadSpec
 
@@ -36,7 +37,9 @@ class ClassificationHead(nn.Module):
         if spec.dropout_before_dense:
             x = F.dropout(x, spec.dropout_prob, self.training)
         x = ACTIVATE[spec.activation](self._linear("dense", x))
-        if norm is not None:
+        if norm is not None and not is_plain(norm):
+            x = norm(x)
+        elif norm is not None:
             x = ops_of(self.backend).add_layer_norm(x, None, norm.weight, norm.bias, eps=norm.eps)
         return self._linear("output", F.dropout(x, spec.dropout_prob, self.training))
 
@@ -46,4 +49,4 @@ class ClassificationHead(nn.Module):
 
     def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
         linear = getattr(self, name)
-        return self._packed[name](x, (linear,)) if usable(x, self.backend) else linear(x)
+        return self._packed[name](x, (linear,)) if usable(x, self.backend) and is_plain(linear) else linear(x)

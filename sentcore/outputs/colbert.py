@@ -8,6 +8,7 @@ from torch import nn
 
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 from sentcore.ops.inference_linear import InferenceLinear, usable
+from sentcore.ops.plain import is_plain
 from sentcore.outputs.specs import LinearSpec
 
 
@@ -23,7 +24,9 @@ class Colbert(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[T, H] -> [T, E] in the head's dtype, float32; the first token of a sentence is left out by who splits it."""
         x = x.to(self.linear.weight.dtype)
-        product = self._packed(x, (self.linear,)) if usable(x, self.backend) else self.linear(x)
+        product = (
+            self._packed(x, (self.linear,)) if usable(x, self.backend) and is_plain(self.linear) else self.linear(x)
+        )
         return F.normalize(product, p=2.0, dim=1)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from sentcore.errors import ArgumentValueError
 from sentcore.ops.inference_linear import InferenceLinear, usable
+from sentcore.ops.plain import is_plain
 from sentcore.outputs.specs import DenseSpec
 
 ACTIVATE = {
@@ -43,5 +44,7 @@ class Dense(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, in_features] -> [B, out_features]."""
         x = x.to(self.linear.weight.dtype)
-        product = self._packed(x, (self.linear,)) if usable(x, self.backend) else self.linear(x)
+        product = (
+            self._packed(x, (self.linear,)) if usable(x, self.backend) and is_plain(self.linear) else self.linear(x)
+        )
         return ACTIVATE[self.activation](product)

@@ -11,6 +11,7 @@ from torch import nn
 
 from sentcore.errors import ArgumentTypeError
 from sentcore.ops.inference_linear import InferenceLinear, usable
+from sentcore.ops.plain import is_plain
 from sentcore.outputs.specs import LinearSpec
 from sentcore.packed import PackedBatch
 
@@ -59,7 +60,9 @@ class SparseLinear(nn.Module):
     def forward(self, x: torch.Tensor, batch: PackedBatch) -> SparseRows:
         """[T, H] -> the rows of B sentences, computed in the head's dtype, float32."""
         x = x.to(self.linear.weight.dtype)
-        product = self._packed(x, (self.linear,)) if usable(x, self.backend) else self.linear(x)
+        product = (
+            self._packed(x, (self.linear,)) if usable(x, self.backend) and is_plain(self.linear) else self.linear(x)
+        )
         weights = torch.relu(product).flatten()
         sentences = batch.num_sentences
         of_token = torch.repeat_interleave(batch.cu_seqlens.diff().long(), output_size=batch.num_tokens)

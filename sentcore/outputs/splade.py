@@ -10,6 +10,8 @@ from torch import nn
 
 from sentcore.ops.backends import ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
+from sentcore.ops.plain import is_plain
+from sentcore.outputs.dense import ACTIVATE
 from sentcore.outputs.sparse import SparseRows
 from sentcore.outputs.specs import LinearSpec, SpladeSpec
 from sentcore.packed import PackedBatch
@@ -57,6 +59,8 @@ class Splade(nn.Module):
     def _transform(self, x: torch.Tensor) -> torch.Tensor:
         """[T, H] -> [T, H], LayerNorm(act(dense(x)))."""
         ops, norm, act = ops_of(self.backend), self.norm, self.spec.activation
+        if not is_plain(self.dense, norm):
+            return norm(ACTIVATE[act](self.dense(x)))
         packed = usable(x, self.backend)
         if act == "gelu":
             bias = self.dense.bias
@@ -69,6 +73,8 @@ class Splade(nn.Module):
         return ops.add_layer_norm(activated, None, norm.weight, norm.bias, eps=norm.eps)
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        if not is_plain(self.decoder):
+            return self.decoder(x)
         if usable(x, self.backend):
             return self._packed_decoder(x, (self.decoder,))
         return ops_of(self.backend).linear(x, self.decoder.weight, self.decoder.bias)

@@ -1,0 +1,133 @@
+"""The forward of an accelerated transformers encoder: out of padding, through its layers, back into padding."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from sentcore.integrations.acceleration.classes import Accelerated, original_class
+from sentcore.layers.padding import pack_padded, unpack_padded
+from sentcore.packed import PackedBatch
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_SWITCHES = ("output_hidden_states", "output_attentions", "return_dict")
+
+
+class AcceleratedLayer(Accelerated):
+    """A layer that runs ours where it is handed one, and its own code where it is called as ever.
+
+    Calling it as a module keeps what stands around a layer: hooks, sharded parameters, gradient checkpointing.
+    """
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, packed: tuple | None = None, **kwargs: Any) -> Any:
+        """`packed` is (our EncoderLayer, the PackedBatch, its Positions); [T, H] -> [T, H] then."""
+        if packed is None:
+            return super().forward(hidden_states, *args, **kwargs)
+        ours, batch, positions = packed
+        return ours(hidden_states, batch, positions)
+
+
+class AcceleratedModel(Accelerated):
+    """An encoder that computes no padding."""
+
+    @torch.compiler.disable
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the class's own forward: the same arguments, the same output object."""
+        given = dict(zip(_parameters(original_class(type(self))), args, strict=False)) | kwargs
+        given = {name: value for name, value in given.items() if value is not None}
+        switches = {name: given.get(name, getattr(self.config, name, name == "return_dict")) for name in _SWITCHES}
+        reason = _beyond(given, switches) or self._sentcore.refresh()
+        if reason is not None:
+            # Attentions are asked for on purpose; anything else is said, once for each reason.
+            if not switches["output_attentions"]:
+                warnings.warn(
+                    f"{type(self).__name__} runs its own padded code, not accelerated: {reason}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return super().forward(*args, **kwargs)
+        encoder, config = self._sentcore.encoder, self._sentcore.encoder.config
+        ids = given["input_ids"]
+        position_ids = given.get("position_ids")
+        batch, places = pack_padded(
+            ids,
+            given.get("attention_mask"),
+            _expanded(given.get("token_type_ids"), ids),
+            _expanded(position_ids, ids),
+            config.position_offset,
+            config.uncounted_id,
+        )
+        encoder.check_batch(batch)
+        states = self._packed_states(batch, switches["output_hidden_states"])
+        padded = [unpack_padded(state, places, ids.shape) for state in states]
+        return _output(self, padded, switches)
+
+    def _packed_states(self, batch: PackedBatch, all_of_them: bool) -> list[torch.Tensor]:
+        """[T, H] behind the last layer, or behind the embeddings and every layer."""
+        encoder, layers = self._sentcore.encoder, self._sentcore.layers()
+        x = encoder.embeddings(batch)
+        if not all_of_them and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
+            at_once = encoder.all_layers(x, batch)
+            if at_once is not None:
+                return [at_once]
+        positions = encoder.positions(batch)
+        states = [x]
+        for place, group in enumerate(encoder.order()):
+            sliding = encoder.config.is_sliding(place)
+            x = layers[group](x, packed=(encoder.layers[group], batch, positions[sliding]))
+            states = [*states, x] if all_of_them else [x]
+        states[-1] = encoder.finish(states[-1])
+        return states
+
+
+def _beyond(given: dict[str, Any], switches: dict[str, Any]) -> str | None:
+    """What a call asks for that packed batches do not give, or None."""
+    if switches["output_attentions"]:
+        return "output_attentions"
+    beyond = [name for name in given if name not in (*_INPUTS, *_SWITCHES) and given[name] is not False]
+    if beyond:
+        return f"the argument {beyond[0]} is given"
+    if "input_ids" not in given:
+        return "there are no input_ids"
+    mask = given.get("attention_mask")
+    if mask is not None and (not isinstance(mask, torch.Tensor) or mask.shape != given["input_ids"].shape):
+        return f"attention_mask has shape {list(getattr(mask, 'shape', []))}; packed are masks of input_ids' shape"
+    return None
+
+
+def _expanded(value: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor | None:
+    """[B, S]; position_ids may come as [1, S]."""
+    return value if value is None else value.expand(ids.shape)
+
+
+def _output(model: nn.Module, padded: list[torch.Tensor], switches: dict[str, Any]) -> Any:
+    from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
+
+    last = padded[-1]
+    hidden_states = tuple(padded) if switches["output_hidden_states"] else None
+    if hasattr(model, "pooler"):
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=last, pooler_output=_pooled(model, last), hidden_states=hidden_states
+        )
+    else:
+        output = BaseModelOutput(last_hidden_state=last, hidden_states=hidden_states)
+    return output if switches["return_dict"] else output.to_tuple()
+
+
+def _pooled(model: nn.Module, last: torch.Tensor) -> torch.Tensor | None:
+    if model.pooler is None:
+        return None
+    if isinstance(model.pooler, nn.Linear) or hasattr(model, "pooler_activation"):  # ALBERT's
+        return model.pooler_activation(model.pooler(last[:, 0]))
+    return model.pooler(last)
+
+
+@cache
+def _parameters(kind: type) -> tuple[str, ...]:
+    """Names of the arguments of a class's forward, in order, without self."""
+    return tuple(inspect.signature(kind.forward).parameters)[1:]
