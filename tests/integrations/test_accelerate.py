@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -224,6 +227,42 @@ def test_the_mean_over_dropout_is_what_is_expected():
     error = ((mine.var(0) + others.var(0)) / 2000).sqrt()[real]  # of the difference of the two means
     distance = (mine.mean(0) - others.mean(0))[real] / error
     assert distance.abs().max() < 5 and distance.square().mean() < 2
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "mpnet"])
+def test_autocast(name):
+    ours, theirs = pair(name)
+    batch = ragged(pad=theirs.config.pad_token_id)
+    real = batch["attention_mask"].bool()
+    weights = torch.randn(*batch["input_ids"].shape, theirs.config.hidden_size) * real[..., None]
+    exact = theirs(**batch)[0].detach()[real]
+    found = {}
+    for key, model in (("ours", ours), ("theirs", theirs)):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(**batch)[0]
+        (out * weights).sum().backward()
+        error = (out[real] - exact).norm() / exact.norm()
+        found[key] = (out.dtype, error, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert found["ours"][0] == found["theirs"][0] == torch.float32
+    assert 1e-4 < found["ours"][1] <= 2 * found["theirs"][1]  # lower precision was used, and no worse
+    assert (found["ours"][2] - found["theirs"][2]).norm() <= 0.1 * found["theirs"][2].norm()
+
+
+def test_two_processes():
+    script = Path(__file__).with_name("ddp_steps.py")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "0",
+        str(script),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count(": same") == 2
 
 
 def test_frozen_layers_and_an_embedding_row_for_padding():

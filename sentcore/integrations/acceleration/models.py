@@ -15,6 +15,7 @@ from sentcore.layers.padding import pack_padded, unpack_padded
 from sentcore.packed import PackedBatch
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_WITHOUT_EFFECT = ("num_items_in_batch",)  # the Trainer's, for losses; encoders do not look at it
 _SWITCHES = ("output_hidden_states", "output_attentions", "return_dict")
 
 
@@ -89,7 +90,8 @@ def _beyond(given: dict[str, Any], switches: dict[str, Any]) -> str | None:
     """What a call asks for that packed batches do not give, or None."""
     if switches["output_attentions"]:
         return "output_attentions"
-    beyond = [name for name in given if name not in (*_INPUTS, *_SWITCHES) and given[name] is not False]
+    known = (*_INPUTS, *_SWITCHES, *_WITHOUT_EFFECT)
+    beyond = [name for name in given if name not in known and given[name] is not False]
     if beyond:
         return f"the argument {beyond[0]} is given"
     if "input_ids" not in given:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 
 from sentcore.ops.add_layer_norm import register  # noqa: F401  declares sentcore::add_layer_norm
+from sentcore.ops.autocast import autocast_to
 from sentcore.ops.checks import check_dropout, check_input, check_parameter, draw_seed, needs_grad
 
 
+@autocast_to("float32")
 def add_layer_norm(
     x: torch.Tensor,
     residual: torch.Tensor | None,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 from sentcore.errors import ArgumentValueError
+from sentcore.ops.autocast import autocast_to
 from sentcore.ops.bias_gelu import register  # noqa: F401  declares sentcore::bias_gelu
 from sentcore.ops.checks import check_input, check_parameter
 
 
+@autocast_to("given")
 def bias_gelu(x: torch.Tensor, bias: torch.Tensor | None, *, approximate: str = "none") -> torch.Tensor:
     """gelu(x + bias).
 

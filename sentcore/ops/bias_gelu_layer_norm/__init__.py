@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from sentcore.ops.autocast import autocast_to
 from sentcore.ops.bias_gelu_layer_norm import register  # noqa: F401  declares the op
 from sentcore.ops.checks import check_input, check_parameter
 
 
+@autocast_to("float32")
 def bias_gelu_layer_norm(
     x: torch.Tensor,
     bias: torch.Tensor | None,

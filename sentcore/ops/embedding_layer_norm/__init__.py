@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
+from sentcore.ops.autocast import autocast_to
 from sentcore.ops.checks import check_device, check_input, check_parameter, check_shape, needs_grad
 from sentcore.ops.embedding_layer_norm import register  # noqa: F401  declares sentcore::embedding_layer_norm
 
 
+@autocast_to("given")
 def embedding_layer_norm(
     token_ids: torch.Tensor,
     position_ids: torch.Tensor | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sentcore.errors import ArgumentValueError
+from sentcore.ops.autocast import autocast_to
 from sentcore.ops.checks import check_input, check_parameter, needs_grad
 from sentcore.ops.linear import register  # noqa: F401  declares sentcore::linear
 
@@ -12,6 +13,7 @@ ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh", "geglu", "swiglu")
 GATED = ("geglu", "swiglu")
 
 
+@autocast_to("lower")
 def linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, activation: str | None = None
 ) -> torch.Tensor:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
+from sentcore.ops.autocast import autocast_to
 from sentcore.ops.checks import check_input, check_parameter
 from sentcore.ops.qkv_projection import register  # noqa: F401  declares sentcore::qkv_projection
 
 
+@autocast_to("lower")
 def qkv_projection(
     x: torch.Tensor,
     weight: torch.Tensor | Sequence[torch.Tensor],

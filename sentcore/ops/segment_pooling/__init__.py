@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
+from sentcore.ops.autocast import autocast_to
 from sentcore.ops.checks import check_device, check_input, check_shape
 from sentcore.ops.segment_pooling import register  # noqa: F401  declares sentcore::segment_pooling
 from sentcore.ops.segment_pooling.reference import MODES
 
 
+@autocast_to("given")
 def segment_pooling(
     x: torch.Tensor,
     cu_seqlens: torch.Tensor,

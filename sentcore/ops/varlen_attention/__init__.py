@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
+from sentcore.ops.autocast import autocast_to
 from sentcore.ops.checks import (
     check_device,
     check_dropout,
@@ -17,6 +18,7 @@ from sentcore.ops.checks import (
 from sentcore.ops.varlen_attention import register  # noqa: F401  declares sentcore::varlen_attention
 
 
+@autocast_to("given")
 def varlen_attention(
     qkv: torch.Tensor,
     cu_seqlens: torch.Tensor,
@@ -63,6 +65,7 @@ def varlen_attention(
     return out
 
 
+@autocast_to("given")
 def varlen_cross_attention(
     q: torch.Tensor,
     kv: torch.Tensor,
