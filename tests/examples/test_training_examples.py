@@ -182,11 +182,11 @@ def test_continue_pretraining(tiny, tmp_path):
     assert again.config.vocab_size == json.loads((tiny / "config.json").read_text())["vocab_size"]
 
 
-@pytest.mark.parametrize("loss", ["cosine", "mse"])
+@pytest.mark.parametrize("loss", ["cosine"])
 def test_distill(tiny, tmp_path, loss):
     columns = run(
         *("distill", "--model", tiny, "--out", tmp_path / "out", "--layers", 1, "--loss", loss),
-        *("--steps", 40, "--learning-rate", 2e-3),
+        *("--steps", 80, "--learning-rate", 2e-3),
     )
     for name in ("similarity correlation", "mean cosine to teacher"):
         assert columns["teacher"][name] > 0.999
