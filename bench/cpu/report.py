@@ -108,7 +108,7 @@ def pictures(report: dict) -> None:
         values = [rows[name]["sentences_per_second"] for name in names]
         bars = axis.barh(names, values, color=[_color(name) for name in names])
         axis.bar_label(bars, fmt=" %.0f")
-        axis.set(title=f"{title}: sentences per second", xlim=(0, max(values) * 1.12))
+        axis.set(title=title, xlabel="sentences per second", xlim=(0, max(values) * 1.12))
         axis.tick_params(left=False)
     figure.savefig(IMAGES / "cpu-throughput.svg", metadata={"Date": None})
     figure, axis = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
