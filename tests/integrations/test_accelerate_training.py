@@ -1,0 +1,136 @@
+"""accelerate: the losses and parameters of transformers' own models, step by step."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+import sentcore
+from accelerated import batches_for, classifier, pair, ragged, same_training
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_errors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        yield
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "BertForTokenClassification",
+        "BertForSequenceClassification",
+        "MPNetForSequenceClassification",
+        "ModernBertForTokenClassification",
+        "RobertaForSequenceClassification",
+    ],
+)
+def test_fifty_steps_of_training(kind):
+    theirs = classifier(kind)
+    ours = sentcore.accelerate(copy.deepcopy(theirs))
+    same_training(ours, theirs, batches_for(kind, 50, theirs.config.pad_token_id))
+
+
+def test_training_under_gradient_checkpointing():
+    theirs = classifier()
+    ours = sentcore.accelerate(copy.deepcopy(theirs))
+    for model in (ours, theirs):
+        model.gradient_checkpointing_enable()
+    calls = []
+    ours.bert.encoder.layer[1].register_forward_hook(lambda *_: calls.append(1))
+    batches = batches_for("Token", 8, 0)
+    same_training(ours, theirs, batches)
+    assert len(calls) == 2 * len(batches)  # computed again in the backward pass
+
+
+def test_dropout_is_replayed_by_its_seed_and_by_checkpointing():
+    model = classifier(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2)
+    batch = batches_for("Token", 1, 0)[0]
+
+    def gradients(checkpointing: bool, seed: int) -> list[torch.Tensor]:
+        ours = sentcore.accelerate(copy.deepcopy(model)).train()
+        if checkpointing:
+            ours.gradient_checkpointing_enable()
+        torch.manual_seed(seed)
+        ours(**batch).loss.backward()
+        return [p.grad for p in ours.parameters()]
+
+    first = gradients(False, 5)
+    assert all(map(torch.equal, first, gradients(False, 5)))
+    assert all(map(torch.equal, first, gradients(True, 5)))
+    assert not all(map(torch.equal, first, gradients(False, 6)))
+
+
+def test_the_mean_over_dropout_is_what_is_expected():
+    # One layer, so that nothing that is not linear follows the dropout but its own LayerNorm.
+    torch.manual_seed(0)
+    model = sentcore.accelerate(
+        classifier(num_hidden_layers=1, hidden_dropout_prob=0.1, classifier_dropout=0.0)
+    ).train()
+    theirs = sentcore.restore(copy.deepcopy(model))
+    batch = ragged()
+    with torch.no_grad():
+        mine = torch.stack([model(**batch).logits for _ in range(2000)])
+        others = torch.stack([theirs(**batch).logits for _ in range(2000)])
+    real = batch["attention_mask"].bool()
+    error = ((mine.var(0) + others.var(0)) / 2000).sqrt()[real]  # of the difference of the two means
+    distance = (mine.mean(0) - others.mean(0))[real] / error
+    assert distance.abs().max() < 5 and distance.square().mean() < 2
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "mpnet"])
+def test_autocast(name):
+    ours, theirs = pair(name)
+    batch = ragged(pad=theirs.config.pad_token_id)
+    real = batch["attention_mask"].bool()
+    weights = torch.randn(*batch["input_ids"].shape, theirs.config.hidden_size) * real[..., None]
+    exact = theirs(**batch)[0].detach()[real]
+    found = {}
+    for key, model in (("ours", ours), ("theirs", theirs)):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(**batch)[0]
+        (out * weights).sum().backward()
+        error = (out[real] - exact).norm() / exact.norm()
+        found[key] = (out.dtype, error, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert found["ours"][0] == found["theirs"][0] == torch.float32
+    assert 1e-4 < found["ours"][1] <= 2 * found["theirs"][1]  # lower precision was used, and no worse
+    assert (found["ours"][2] - found["theirs"][2]).norm() <= 0.1 * found["theirs"][2].norm()
+
+
+def test_two_processes():
+    script = Path(__file__).with_name("ddp_steps.py")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "0",
+        str(script),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count(": same") == 2
+
+
+def test_frozen_layers_and_an_embedding_row_for_padding():
+    theirs = classifier()
+    for parameter in theirs.bert.encoder.layer[0].parameters():
+        parameter.requires_grad_(False)
+    ours = sentcore.accelerate(copy.deepcopy(theirs))
+    batch = batches_for("Token", 1, 0)[0]
+    batch["input_ids"][0, 1] = 0  # the padding id within a text
+    for model in (ours, theirs):
+        model(**batch).loss.backward()
+    assert all(p.grad is None for p in ours.bert.encoder.layer[0].parameters())
+    mine, other = (m.bert.embeddings.word_embeddings.weight.grad for m in (ours, theirs))
+    assert not other[0].any()
+    torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-6)
