@@ -32,9 +32,8 @@ class Attention(nn.Module):
         self.query = nn.Linear(hidden, hidden, bias=config.attention_bias)
         self.key = nn.Linear(hidden, hidden, bias=config.attention_bias)
         self.value = nn.Linear(hidden, hidden, bias=config.attention_bias)
-        self.qkv: nn.Module | None = (
-            None  # one [T, H] -> [T, 3H] in the place of the three, in 8 bits or of another model
-        )
+        # One [T, H] -> [T, 3H] in the place of the three: in 8 bits, or as another model keeps it.
+        self.qkv: nn.Module | None = None
         self.output = nn.Linear(hidden, hidden, bias=config.attention_output_bias)
         self.layer_norm = nn.LayerNorm(hidden, config.layer_norm_eps, bias=config.norm_bias) if has_norm else None
         self._packed_qkv, self._packed_output = InferenceLinear(), InferenceLinear()

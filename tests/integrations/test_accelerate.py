@@ -12,8 +12,8 @@ import transformers as hf
 from torch import nn
 
 import sentcore
-from accelerated import BACKENDS, pair, ragged, same
-from families import FAMILIES, SMALL, make_model
+from accelerated import BACKENDS, LARGEST, classifier, pair, ragged, same
+from families import FAMILIES, SMALL, make_model, save_tokenizer
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
 
 
@@ -129,6 +129,70 @@ def test_a_container_replaced_later_is_left_to_the_model_with_a_warning():
         ArgumentValueError, match=r"BertModel cannot be run packed: encoder\.layer\.1\.output is of class"
     ):
         sentcore.accelerate(restored)
+
+
+def test_attentions_once_and_packed_again():
+    # transformers leaves hooks that collect outputs; a warning, an error here, would say that packing was given up.
+    ours, theirs = pair("bert")
+    batch = ragged()
+    real = batch["attention_mask"].bool()
+    with torch.no_grad():
+        ours(**batch, output_attentions=True)
+        found = ours(**batch)[0]
+        same(found[real], theirs(**batch)[0][real])
+    assert not found[~real].any()
+
+
+@pytest.mark.parametrize("path", ["embeddings", "encoder"])
+def test_a_hook_on_what_is_passed_by_leaves_the_call_to_the_model(path):
+    ours, theirs = pair("bert")
+
+    def doubled(module, args, out):
+        if isinstance(out, torch.Tensor):
+            return 2 * out
+        out.last_hidden_state = 2 * out.last_hidden_state
+        return out
+
+    for model in (ours, theirs):
+        model.get_submodule(path).register_forward_hook(doubled)
+    batch = ragged()
+    with torch.no_grad():
+        with pytest.warns(RuntimeWarning, match=f"{path} has a forward hook"):
+            found = ours(**batch)[0]
+        assert torch.equal(found, theirs(**batch)[0])
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_layers_taken_away_or_added_are_never_passed_by(count):
+    model = make_model("bert")
+    ours = sentcore.accelerate(copy.deepcopy(model))
+    for changed in (model, ours):
+        layers = changed.encoder.layer
+        kept = [*layers, copy.deepcopy(layers[0])][:count]
+        changed.encoder.layer = nn.ModuleList(kept)
+    batch = ragged()
+    with torch.no_grad():
+        with pytest.warns(RuntimeWarning, match="num_hidden_layers"):
+            found = ours(**batch)[0]
+        assert torch.equal(found, model(**batch)[0])
+    with pytest.raises(ArgumentValueError, match="num_hidden_layers"):
+        sentcore.accelerate(copy.deepcopy(model))
+    model.config.num_hidden_layers = count
+    again = sentcore.accelerate(copy.deepcopy(model))
+    real = batch["attention_mask"].bool()
+    with torch.no_grad():
+        same(again(**batch)[0][real], model(**batch)[0][real])
+
+
+def test_a_cross_encoder(tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    classifier("BertForSequenceClassification").save_pretrained(tmp_path)
+    save_tokenizer(tmp_path, SMALL["vocab_size"], 0, max_length=64)
+    model = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu")
+    pairs = [("the a", "b c d"), ("abc", "e f")]
+    expected = model.predict(pairs)
+    assert abs(sentcore.accelerate(model).predict(pairs) - expected).max() < LARGEST
+    assert (sentcore.restore(model).predict(pairs) == expected).all()
 
 
 # ---- copies, and back -----------------------------------------------------------------------------------------------

@@ -85,6 +85,19 @@ def test_lora(fused):
     same_training(ours, theirs, batches_for(kind, 20, 0))
 
 
+def test_lora_on_a_table():
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=4, init_lora_weights=False, target_modules=["word_embeddings", "query"])
+    base, batch = classifier().eval(), ragged()
+    torch.manual_seed(2)
+    theirs = peft.get_peft_model(copy.deepcopy(base), config).eval()
+    torch.manual_seed(2)
+    ours = sentcore.accelerate(peft.get_peft_model(base, config)).eval()
+    real = batch["attention_mask"].bool()
+    with torch.no_grad():
+        same(ours(**batch).logits[real], theirs(**batch).logits[real])
+
+
 def test_a_hook_on_a_linear_layer_is_called():
     ours, theirs = pair("bert")
     for model in (ours, theirs):

@@ -40,13 +40,20 @@ class Borrowed:
         with torch.device("meta"):
             self.encoder = Encoder(config, backend)
             as_built = kind(model.config)
-        self._kind = kind.__name__
         self._layer_paths, self._links = _links(as_built, family.NAMES, self.encoder)
-        inside = tuple(f"{path}." for path in (*self._layer_paths, "embeddings"))
-        parts = [(path, part) for path, part in as_built.named_modules() if path.startswith(inside)]
+        # What our forward stands in for: the embeddings, the layers, all that is in them, and what the layers are in.
+        roots = ("embeddings", *self._layer_paths)
+        above = {path.rsplit(".", depth)[0] for path in self._layer_paths for depth in range(1, path.count(".") + 1)}
+        parts = [
+            (path, part)
+            for path, part in as_built.named_modules()
+            if path in above or path in roots or path.startswith(tuple(f"{root}." for root in roots))
+        ]
         leaves = {path for _, _, path in self._links}
         self._containers = [
-            (path, type(part)) for path, part in parts if path not in leaves and not isinstance(part, nn.Dropout)
+            (path, type(part), path in self._layer_paths, len(part) if isinstance(part, nn.ModuleList) else None)
+            for path, part in parts
+            if path not in leaves and not isinstance(part, nn.Dropout)
         ]
         self._dropouts = [(path, part.p) for path, part in parts if isinstance(part, nn.Dropout)]
         self._model = model
@@ -60,11 +67,15 @@ class Borrowed:
 
     def refresh(self) -> str | None:
         """Stands on the model's modules as they are now; what forbids it, or None."""
-        for path, kind in self._containers:
+        for path, kind, is_layer, length in self._containers:
             part = _at(self._model, path)
-            if type(part) is not kind or "forward" in part.__dict__:
+            if part is None:
+                return f"{path} is missing; accepted: as many layers as the configuration says. Set num_hidden_layers with them"
+            if original_class(type(part)) is not kind or "forward" in part.__dict__:
                 return f"{path} is of class {type(part).__name__}; accepted: {kind.__name__} itself"
-            if part._forward_hooks or part._forward_pre_hooks:
+            if length is not None and len(part) != length:
+                return f"{path} holds {len(part)} modules, the configuration says {length}. Set num_hidden_layers with them"
+            if not is_layer and is_hooked(part):
                 return f"{path} has a forward hook; accepted on layers, and on the linear layers, LayerNorms and tables in them"
         for path, probability in self._dropouts:
             part = _at(self._model, path)
@@ -102,8 +113,9 @@ def _links(as_built: nn.Module, names: Names, encoder: Encoder) -> tuple[list[st
         )
         layer_paths.append(form.format(index).removesuffix("."))
         for path, ours in names.inner.items():
-            if isinstance(theirs.get(form.format(index) + path), _LEAVES):
-                found.append((f"layers.{index}.{_place(ours)}", form.format(index) + path))
+            place = _place(ours)
+            if place is not None and isinstance(theirs.get(form.format(index) + path), _LEAVES):
+                found.append((f"layers.{index}.{place}", form.format(index) + path))
     links = []
     for ours, path in found:
         parent, _, name = ours.rpartition(".")
@@ -112,10 +124,12 @@ def _links(as_built: nn.Module, names: Names, encoder: Encoder) -> tuple[list[st
     return layer_paths, links
 
 
-def _place(ours: str | tuple[str, ...]) -> str:
-    """Where one of their linear layers stands among ours: several of ours in one, or a half of one of ours."""
+def _place(ours: str | tuple[str, ...]) -> str | None:
+    """Where one of their linear layers stands among ours: three of ours in one, or a half of one; None for nowhere."""
+    if isinstance(ours, tuple) and ours[0] == "attention.query":
+        return "attention.qkv"
     if isinstance(ours, tuple):
-        return "attention.qkv" if ours[0] == "attention.query" else "?"
+        return None
     return {"feed_forward.up#0": "feed_forward.gate", "feed_forward.up#1": "feed_forward.up"}.get(ours, ours)
 
 
@@ -137,8 +151,17 @@ def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield from ((name, child) for name, child in module.named_children() if isinstance(child, _LEAVES))
 
 
-def _at(model: nn.Module, path: str) -> nn.Module:
-    """model.get_submodule(path), without its checks, which cost more than all the rest of a call."""
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a forward hook stands on the module; those that transformers leaves to collect outputs change nothing."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks)
+
+
+def _at(model: nn.Module, path: str) -> nn.Module | None:
+    """model.get_submodule(path) or None, without its checks, which cost more than all the rest of a call."""
+    found: nn.Module | None = model
     for name in path.split("."):
-        model = model._modules[name]
-    return model
+        if found is None:
+            return None
+        found = found._modules.get(name)
+    return found

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sentcore.integrations.acceleration.borrowed import is_hooked
 from sentcore.integrations.acceleration.classes import Accelerated, original_class
 from sentcore.layers.padding import pack_padded, unpack_padded
 from sentcore.packed import PackedBatch
@@ -72,7 +73,7 @@ class AcceleratedModel(Accelerated):
         """[T, H] behind the last layer, or behind the embeddings and every layer."""
         encoder, layers = self._sentcore.encoder, self._sentcore.layers()
         x = encoder.embeddings(batch)
-        if not all_of_them and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
+        if not all_of_them and not any(map(is_hooked, layers)):
             at_once = encoder.all_layers(x, batch)
             if at_once is not None:
                 return [at_once]
