@@ -76,6 +76,7 @@ def test_with_both_compilers_everything_is_built(machine):
     assert found.selection.ptx == "120"
     assert found.selection.names[-2:] == ["sm_120f", "compute_120"]
     assert "-gencode=arch=compute_90a,code=sm_90a" in found.selection.flags
+    assert "-gencode=arch=compute_80,code=sm_89" in found.selection.flags  # one run of the front end for three
     assert found.selection.flags[-1] == "-gencode=arch=compute_120,code=compute_120"
     assert str(path) in found.line
 
