@@ -58,17 +58,15 @@ class Attention(nn.Module):
     ) -> torch.Tensor:
         """[T, H], [B] int64, one row of each sentence -> [B, H]: what `forward` gives for these rows; no window, no ALiBi."""
         ops = ops_of(self.backend)
-        qkv = self._project(x, positions.rotary)
-        bias = positions.bias
-        count = rows.shape[0]
+        queries, keys_values = self._project_rows(x, rows, positions.rotary)
         context = ops.varlen_cross_attention(
-            qkv[rows, 0],
-            qkv[:, 1:].contiguous(),
-            torch.arange(count + 1, dtype=torch.int32, device=x.device),
+            queries,
+            keys_values,
+            torch.arange(rows.shape[0] + 1, dtype=torch.int32, device=x.device),
             batch.cu_seqlens,
             1,
             batch.max_seqlen,
-            bias=bias,
+            bias=positions.bias,
         )
         return self.project_output(context.flatten(1))
 
@@ -106,6 +104,19 @@ class Attention(nn.Module):
         elif biases[0] is None:
             biases = None
         return ops_of(self.backend).qkv_projection(x, weights, biases, num_heads=self.num_heads, rotary=rotary)
+
+    def _project_rows(
+        self, x: torch.Tensor, rows: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """[T, H], [B] int64 -> queries [B, N, D] of these rows, keys and values [T, 2, N, D] of all, as `_project` gives them."""
+        linears, hidden = (self.query, self.key, self.value), x.shape[1]
+        if rotary is None and self.qkv is None and is_plain(*linears) and usable(x, self.backend):
+            keys_values = self._packed_qkv.some_columns(x, linears, hidden, 2 * hidden)
+            if keys_values is not None:
+                queries = self._packed_qkv.some_columns(x[rows], linears, 0, hidden)
+                return queries.unflatten(1, (self.num_heads, -1)), keys_values.unflatten(1, (2, self.num_heads, -1))
+        qkv = self._project(x, rotary)
+        return qkv[rows, 0], qkv[:, 1:].contiguous()
 
     def _split(self, product: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
         qkv = product.view(product.shape[0], 3, self.num_heads, product.shape[1] // (3 * self.num_heads))

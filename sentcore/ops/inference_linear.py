@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentcore._extension import extension
-from sentcore.ops.packed_linear import PackedWeight, pack_weight, packed_linear
+from sentcore.ops.packed_linear import COLUMNS, PackedWeight, pack_weight, packed_linear
 
 # hidden_act -> (oneDNN's name of the operation after the product, its algorithm)
 _AFTER = {None: ("none", ""), "relu": ("relu", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
@@ -42,6 +42,16 @@ class InferenceLinear:
         if rows < _LEAST_ROWS:
             x = F.pad(x, (0, 0, 0, _LEAST_ROWS - rows))
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], algorithm)[:rows]
+
+    def some_columns(
+        self, x: torch.Tensor, linears: Sequence[nn.Linear], first: int, count: int
+    ) -> torch.Tensor | None:
+        """[T, K] -> [T, count], the same bits as these columns of the whole; None where the packed weight has no cut there."""
+        weight, bias = self.packed(linears)
+        if not isinstance(weight, PackedWeight) or first % COLUMNS or count % COLUMNS:
+            return None
+        values = weight.values[first // COLUMNS : (first + count) // COLUMNS]
+        return packed_linear(x, PackedWeight(values, count), None if bias is None else bias[first : first + count])
 
     def packed(self, linears: Sequence[nn.Linear]) -> tuple[PackedWeight | torch.Tensor, torch.Tensor | None]:
         """The weight as `engine` wants it, and the bias [R], as the linears are now."""

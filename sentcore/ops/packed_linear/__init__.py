@@ -10,7 +10,7 @@ from sentcore.ops.checks import check_input, check_parameter, check_shape, needs
 from sentcore.ops.packed_linear import register  # noqa: F401  declares sentcore::packed_linear
 from sentcore.ops.packed_linear.reference import COLUMNS, PackedWeight, pack_weight
 
-__all__ = ["ACTIVATIONS", "PackedWeight", "pack_weight", "packed_linear"]
+__all__ = ["ACTIVATIONS", "COLUMNS", "PackedWeight", "pack_weight", "packed_linear"]
 
 ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh")
 
