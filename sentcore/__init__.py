@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from sentcore.config import EncoderConfig
     from sentcore.cross_encoder import CrossEncoder
     from sentcore.errors import SentcoreError
+    from sentcore.explain.attribution import Attribution, attribution
+    from sentcore.explain.data import Trace
+    from sentcore.explain.trace import trace
     from sentcore.integrations.acceleration import accelerate, restore
     from sentcore.integrations.parity import ParityReport, parity
     from sentcore.layers import Encoder
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 # Name -> where it lives. Looked up at first use (PEP 562): importing torch takes seconds, which `sentcore --help` need
 # not pay.
 _HOMES = {
+    "Attribution": "sentcore.explain.attribution",
     "CrossEncoder": "sentcore.cross_encoder",
     "Encoder": "sentcore.layers",
     "EncoderConfig": "sentcore.config",
@@ -29,13 +33,17 @@ _HOMES = {
     "ParityReport": "sentcore.integrations.parity",
     "SentcoreError": "sentcore.errors",
     "SentenceEncoder": "sentcore.sentence_encoder",
+    "Trace": "sentcore.explain.data",
     "accelerate": "sentcore.integrations.acceleration",
+    "attribution": "sentcore.explain.attribution",
     "build_info": "sentcore._extension",
     "parity": "sentcore.integrations.parity",
     "restore": "sentcore.integrations.acceleration",
+    "trace": "sentcore.explain.trace",
 }
 
 __all__ = [
+    "Attribution",
     "CrossEncoder",
     "Encoder",
     "EncoderConfig",
@@ -43,12 +51,15 @@ __all__ = [
     "ParityReport",
     "SentcoreError",
     "SentenceEncoder",
+    "Trace",
     "__version__",
     "accelerate",
+    "attribution",
     "build_info",
     "ops",
     "parity",
     "restore",
+    "trace",
 ]
 
 

@@ -19,6 +19,7 @@ FLOORS = [
     {"pipeline"},
     {"encode_options"},
     {"sentence_encoder", "cross_encoder"},
+    {"explain"},
     {"integrations"},
     {"cli"},
     {"__main__"},

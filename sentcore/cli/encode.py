@@ -11,9 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sentcore.cli.arguments import count, count_or_zero, output_file
 from sentcore.cli.choices import BACKENDS, CHUNK_MODES, DTYPES, PRECISIONS
 from sentcore.cli.readers import check_input, check_text, read_file, read_standard_input
-from sentcore.errors import ArgumentValueError, MissingFileError
+from sentcore.errors import ArgumentValueError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,24 +23,6 @@ if TYPE_CHECKING:
     from sentcore.sentence_encoder import SentenceEncoder
 
 OUTPUT_KINDS = (".npy", ".jsonl")
-
-
-def _count(value: str) -> int:
-    """A whole number of at least 1."""
-    try:
-        number = int(value)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{value!r}; accepted: a whole number of at least 1")
-    return number
-
-
-def _count_or_zero(value: str) -> int:
-    """A whole number of at least 0."""
-    if value.isascii() and value.isdigit():
-        return int(value)
-    raise argparse.ArgumentTypeError(f"{value!r}; accepted: a whole number of at least 0")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,11 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".npy or .jsonl file; default: JSON lines on standard output",
     )
     add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
-    add("--batch-tokens", type=_count, metavar="N", help="tokens computed at once; bounds memory")
+    add("--batch-tokens", type=count, metavar="N", help="tokens computed at once; bounds memory")
     add("--prompt-name", metavar="NAME", help="a prompt of the model, put before every text")
     add("--prompt", metavar="PROMPT", help="the prompt itself, instead of its name")
     add("--normalize", action="store_true", help="scale every feature to length 1")
-    add("--truncate-dim", type=_count, metavar="N", help="keep the first N columns")
+    add("--truncate-dim", type=count, metavar="N", help="keep the first N columns")
     add(
         "--precision",
         choices=PRECISIONS,
@@ -80,12 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
     add(
         "--max-length",
-        type=_count,
+        type=count,
         metavar="N",
         help="tokens a text is cut at; default: the model's",
     )
     add("--chunk", choices=CHUNK_MODES, help="encode a longer text in windows of that length and pool their features")
-    add("--chunk-overlap", type=_count_or_zero, metavar="N", help="tokens that neighbouring windows share")
+    add("--chunk-overlap", type=count_or_zero, metavar="N", help="tokens that neighbouring windows share")
     add("--local-files-only", action="store_true", help="never ask the hub")
     add(
         "--quiet",
@@ -209,10 +192,4 @@ def _check_output(args: argparse.Namespace) -> Path | None:
         raise ArgumentValueError(
             f"--output is {path}; parquet is not supported yet, accepted: {', '.join(OUTPUT_KINDS)}"
         )
-    if path.suffix not in OUTPUT_KINDS:
-        raise ArgumentValueError(f"--output is {path}; accepted: a file name ending in {' or '.join(OUTPUT_KINDS)}")
-    if not path.parent.is_dir():
-        raise MissingFileError(f"--output is {path}, and there is no folder {path.parent}; make it first")
-    if path.exists() and not path.is_file():
-        raise ArgumentValueError(f"--output is {path}, which is no ordinary file; name another")
-    return path
+    return output_file(path, OUTPUT_KINDS)

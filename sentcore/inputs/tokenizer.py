@@ -215,6 +215,16 @@ class Tokenizer:
         found = ((int(token_id), self._rust.id_to_token(int(token_id))) for token_id in token_ids)
         return [f"[id {token_id}]" if token is None else token for token_id, token in found]
 
+    def labels(self, token_ids: list[int]) -> list[str]:
+        """The word pieces as a reader would write them: of a vocabulary of bytes their characters, "␣" for a space, or
+        "<E6 88>" for bytes that are no whole character."""
+        pieces = self.tokens(token_ids)
+        decoder = json.loads(self._rust.to_str())["decoder"]
+        if "ByteLevel" not in json.dumps(decoder):
+            return pieces
+        decoded = (self._rust.decode([int(token_id)], skip_special_tokens=False) for token_id in token_ids)
+        return [_readable(text, piece) for text, piece in zip(decoded, pieces, strict=True)]
+
     def special_ids(self, names: Iterable[str]) -> list[int]:
         """Ids of what this tokenizer puts around a text, of its unknown token, and of the special tokens in `names`."""
         model = json.loads(self._rust.to_str())["model"]  # Unigram tells of its unknown token nowhere else
@@ -225,6 +235,17 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Token ids, added ones included."""
         return self._rust.get_vocab_size()
+
+
+def _readable(text: str, piece: str) -> str:
+    """`text`, or the bytes of its piece where they are no whole characters."""
+    if "\ufffd" not in text:
+        return text.replace(" ", "␣").replace("\n", "⏎") or piece
+    # The byte-level alphabet: printable Latin-1 stands for itself, other bytes in order for U+0100 and on.
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in plain]
+    byte_of = {chr(byte): byte for byte in plain} | {chr(0x100 + i): byte for i, byte in enumerate(rest)}
+    return f"<{' '.join(f'{byte_of[char]:02X}' if char in byte_of else char for char in piece)}>"
 
 
 def _bert_tokenizer(vocabulary: Path, config: Path) -> RustTokenizer:

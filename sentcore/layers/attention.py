@@ -42,7 +42,7 @@ class Attention(nn.Module):
         """[T, H] -> [T, H]."""
         dropout_p = self.attention_dropout_p if self.training else 0.0
         context = ops_of(self.backend).varlen_attention(
-            self._project(x, positions.rotary),
+            self.project(x, positions.rotary),
             batch.cu_seqlens,
             batch.max_seqlen,
             bias=positions.bias,
@@ -91,8 +91,8 @@ class Attention(nn.Module):
         linears = (self.query, self.key, self.value)
         return *self._packed_qkv.packed_weights(linears), *self._packed_output.packed_weights((self.output,))
 
-    def _project(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
-        """[T, H] -> [T, 3, N, D], queries and keys turned."""
+    def project(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
+        """[T, H] -> [T, 3, N, D], queries, keys and values as the attention takes them: queries and keys turned by `rotary`."""
         linears = (self.query, self.key, self.value) if self.qkv is None else (self.qkv,)
         if not is_plain(*linears):
             return self._split(torch.cat([linear(x) for linear in linears], dim=-1), rotary)
@@ -108,14 +108,14 @@ class Attention(nn.Module):
     def _project_rows(
         self, x: torch.Tensor, rows: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """[T, H], [B] int64 -> queries [B, N, D] of these rows, keys and values [T, 2, N, D] of all, as `_project` gives them."""
+        """[T, H], [B] int64 -> queries [B, N, D] of these rows, keys and values [T, 2, N, D] of all, as `project` gives them."""
         linears, hidden = (self.query, self.key, self.value), x.shape[1]
         if rotary is None and self.qkv is None and is_plain(*linears) and usable(x, self.backend):
             keys_values = self._packed_qkv.some_columns(x, linears, hidden, 2 * hidden)
             if keys_values is not None:
                 queries = self._packed_qkv.some_columns(x[rows], linears, 0, hidden)
                 return queries.unflatten(1, (self.num_heads, -1)), keys_values.unflatten(1, (2, self.num_heads, -1))
-        qkv = self._project(x, rotary)
+        qkv = self.project(x, rotary)
         return qkv[rows, 0], qkv[:, 1:].contiguous()
 
     def _split(self, product: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:

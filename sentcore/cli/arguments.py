@@ -1,0 +1,37 @@
+"""What several commands ask of their arguments."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sentcore.errors import ArgumentValueError, MissingFileError
+
+
+def count(value: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{value!r}; accepted: a whole number of at least 1")
+    return number
+
+
+def count_or_zero(value: str) -> int:
+    """A whole number of at least 0."""
+    if value.isascii() and value.isdigit():
+        return int(value)
+    raise argparse.ArgumentTypeError(f"{value!r}; accepted: a whole number of at least 0")
+
+
+def output_file(path: Path, kinds: tuple[str, ...]) -> Path:
+    """`path` of --output, once it is known that a file of one of these kinds can be written there."""
+    if path.suffix not in kinds:
+        raise ArgumentValueError(f"--output is {path}; accepted: a file name ending in {' or '.join(kinds)}")
+    if not path.parent.is_dir():
+        raise MissingFileError(f"--output is {path}, and there is no folder {path.parent}; make it first")
+    if path.exists() and not path.is_file():
+        raise ArgumentValueError(f"--output is {path}, which is no ordinary file; name another")
+    return path

@@ -1,0 +1,88 @@
+"""Everything between a text and its feature as one page or picture; of two texts, which tokens carry their similarity."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sentcore.cli.arguments import count, count_or_zero, output_file
+from sentcore.cli.choices import ATTRIBUTION_METHODS, BACKENDS, DTYPES
+from sentcore.cli.readers import check_text
+from sentcore.errors import ArgumentValueError
+
+OUTPUT_KINDS = (".html", ".png")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `sentcore explain`."""
+    add = parser.add_argument
+    add("text", metavar="TEXT", help="a text")
+    add("second", metavar="TEXT2", nargs="?", help="another one, to be compared with it")
+    add("-m", "--model", default="minilm", help='"minilm" (default), a local folder, or a hub id')
+    add(
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help=".html, one page that loads nothing, or .png (extra [viz])",
+    )
+    add(
+        "--method",
+        choices=ATTRIBUTION_METHODS,
+        default="auto",
+        help="how the similarity is split over token pairs; auto: exact where pooling is a mean",
+    )
+    add("--layer", type=count_or_zero, metavar="N", help="the layer whose head is drawn large; default: the last")
+    add("--head", type=count_or_zero, metavar="N", help="that head, from 0; default: the first")
+    add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
+    add("--prompt-name", metavar="NAME", help="a prompt of the model, put before every text")
+    add("--prompt", metavar="PROMPT", help="the prompt itself, instead of its name")
+    add("--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one")
+    add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
+    add("--max-length", type=count, metavar="N", help="tokens a text is cut at; default: the model's")
+    add("--local-files-only", action="store_true", help="never ask the hub")
+    add("--quiet", action="store_true", help="no progress bar and no notes; warnings and errors stay")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the report; 0, or an exception that says what went wrong."""
+    output = output_file(Path(args.output), OUTPUT_KINDS)
+    texts = [args.text] if args.second is None else [args.text, args.second]
+    for position, text in enumerate(texts, 1):
+        problem = check_text(text)
+        if problem:
+            raise ArgumentValueError(f"TEXT {position} {problem}")
+    if args.prompt is not None and args.prompt_name is not None:
+        raise ArgumentValueError("--prompt and --prompt-name are both given; accepted: one of them")
+    # Only now what takes time to import and to load.
+    from sentcore.cli.writers import replacing
+    from sentcore.explain import SHOWN, attribution, html_report, trace
+    from sentcore.integrations.report_png import check_matplotlib, png_report
+    from sentcore.sentence_encoder import SentenceEncoder
+
+    if output.suffix == ".png":
+        check_matplotlib()
+    model = SentenceEncoder(
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        backend=args.backend,
+        max_length=args.max_length,
+        local_files_only=args.local_files_only,
+    )
+    prompts = {"prompt_name": args.prompt_name, "prompt": args.prompt}
+    traces = [trace(model, text, max_tokens=SHOWN, **prompts) for text in texts]
+    found = None
+    if len(texts) == 2:
+        bar = sys.stderr.isatty() and not args.quiet
+        found = attribution(model, *texts, method=args.method, show_progress_bar=bar, **prompts)
+    make = png_report if output.suffix == ".png" else html_report
+    report = make(traces, found, model_name=args.model, layer=args.layer, head=args.head)
+    with replacing(output) as file:
+        file.write(report if isinstance(report, bytes) else report.encode("utf-8"))
+    if not args.quiet:
+        if found is not None:
+            print(f"sentcore: cosine {found.score:.4f}, split by the method {found.method!r}", file=sys.stderr)
+        print(f"sentcore: wrote {output}", file=sys.stderr)
+    return 0
