@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from sentcore.cli.arguments import count, count_or_zero, output_file
 from sentcore.cli.choices import ATTRIBUTION_METHODS, BACKENDS, DTYPES
 from sentcore.cli.readers import check_text
-from sentcore.errors import ArgumentValueError
+from sentcore.errors import ArgumentValueError, TruncationWarning
 
 OUTPUT_KINDS = (".html", ".png")
 
@@ -76,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     found = None
     if len(texts) == 2:
         bar = sys.stderr.isatty() and not args.quiet
-        found = attribution(model, *texts, method=args.method, show_progress_bar=bar, **prompts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TruncationWarning)  # the traces have said it
+            found = attribution(model, *texts, method=args.method, show_progress_bar=bar, **prompts)
     make = png_report if output.suffix == ".png" else html_report
     report = make(traces, found, model_name=args.model, layer=args.layer, head=args.head)
     with replacing(output) as file:

@@ -41,6 +41,7 @@ def test_a_picture(sentcore_command, folder, tmp_path):
         out = tmp_path / f"{len(texts)}.png"
         status, _, told = sentcore_command("explain", *texts, "-m", folder, "-o", out)
         assert status == 0 and "wrote" in told
+        assert told.count("was cut there") == len(texts) - 1
         assert out.read_bytes().startswith(b"\x89PNG\r\n")
 
 

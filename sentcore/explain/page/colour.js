@@ -45,7 +45,7 @@ function most(bytes, start, count) {
 function tint(element, share) {
   const { zero, plus, minus } = palette();
   const rgb = mix(zero, share < 0 ? minus : plus, Math.min(0.85, Math.abs(share) * 0.85));
-  const bright = (0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]) > 140;
+  const bright = (0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]) > 125;
   element.style.background = `rgb(${rgb})`;
   element.style.color = bright ? '#14171c' : '#ffffff';
 }

@@ -9,8 +9,8 @@ function similarityPanel(data) {
   const highest = Math.max(...values.map(Math.abs)) || 1;
   const exact = attribution.method === 'exact';
   const say = (r, c) => `${tokenName(first, r)} \u00d7 ${tokenName(second, c)}: ${number(at(r, c))}`;
-  const pairs = Array.from({ length: rows * columns }, (_, i) => i).sort((a, b) => Math.abs(values[b]) - Math.abs(values[a])).slice(0, 10);
-  const cell = Math.max(15, Math.min(30, Math.floor(620 / columns)));
+  const pairs = Array.from({ length: rows * columns }, (_, i) => i).sort((a, b) => Math.abs(values[b]) - Math.abs(values[a])).slice(0, 12);
+  const cell = Math.max(15, Math.min(30, Math.floor(460 / columns)));
   const strongest = Math.max(...attribution.sums.flat().map(Math.abs)) || 1;
   const chips = (text, sums) => {
     const list = el('ol', { class: 'chips', lang: text.lang || undefined }, ...text.tokens.map((token, i) =>
@@ -37,11 +37,12 @@ function similarityPanel(data) {
     chips(first, attribution.sums[0]), el('p'), chips(second, attribution.sums[1]), el('p'),
     el('h3', {}, 'What each pair adds'),
     el('div', { class: 'row' }, legend((x) => diverging(2 * x - 1), number(-highest), number(highest))),
-    heat({
-      rows, columns, cell: [cell, cell], left: first.tokens, top: second.tokens, corner: 'first \u2193 second \u2192',
-      lang: first.lang || second.lang || undefined, colour: (r, c) => diverging(at(r, c) / highest), say,
-      label: `What token pairs add to the score; strongest: ${say(Math.floor(pairs[0] / columns), pairs[0] % columns)}`,
-    }),
-    el('details', {}, el('summary', {}, 'The ten strongest pairs'), table(['first', 'second', 'adds'], pairs.map((i) =>
-      [tokenName(first, Math.floor(i / columns)), tokenName(second, i % columns), number(values[i])]))));
+    el('div', { class: 'sides' },
+      heat({
+        rows, columns, cell: [cell, cell], left: first.tokens, top: second.tokens, corner: 'first \u2193 second \u2192',
+        lang: first.lang || second.lang || undefined, colour: (r, c) => diverging(at(r, c) / highest), say,
+        label: `What token pairs add to the score; strongest: ${say(Math.floor(pairs[0] / columns), pairs[0] % columns)}`,
+      }),
+      el('div', {}, el('h3', {}, 'The strongest pairs'), table(['first', 'second', 'adds'], pairs.map((i) =>
+        [tokenName(first, Math.floor(i / columns)), tokenName(second, i % columns), number(values[i])])))));
 }
