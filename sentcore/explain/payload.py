@@ -19,6 +19,7 @@ SHOWN = 128  # tokens of which maps are drawn, at most
 MAP_BYTES = 1_500_000  # of all attention maps, before deflating; a page stays below 3 MB
 VALUE_BYTES = 700_000  # the same of queries, keys and values
 COLUMNS = 64  # of embeddings that are drawn
+CHARACTERS = 8_000  # of a text that are shown as they are
 _STORED = {"u8": "|u1", "i8": "|i1", "f16": "<f2"}
 
 
@@ -82,7 +83,7 @@ def _text(trace: Trace, shown: int, valued: int) -> dict:
         "after LayerNorm": embeddings.normed,
     }
     found = {
-        "text": trace.text,
+        "text": trace.text if len(trace.text) <= CHARACTERS else trace.text[:CHARACTERS] + "…",
         "lang": language(trace.text),
         "tokens": trace.labels[:shown],
         "ids": trace.token_ids[:shown],

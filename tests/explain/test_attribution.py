@@ -55,13 +55,15 @@ def test_exact_pairs_add_up_to_the_score(minilm, pair):
 
 
 def test_integrated_gradients_add_up_too(minilm):
-    for pair in (("A short one", "Something brief"), ("北京很冷", "cold in Beijing")):
-        found = sentcore.attribution(minilm, *pair, method="integrated_gradients", show_progress_bar=False)
-        assert float(found.matrix.sum()) == pytest.approx(found.score, rel=0.01)
-        for sums, labels in zip(found.token_sums, found.labels, strict=True):
-            assert float(sums.sum()) == pytest.approx(found.score, rel=0.01)
-            # The baseline has the special tokens too, so they carry nothing.
-            assert labels[0] == "[CLS]" and labels[-1] == "[SEP]" and sums[0] == sums[-1] == 0
+    found = sentcore.attribution(
+        minilm, "北京很冷", "cold in Beijing", method="integrated_gradients", show_progress_bar=False
+    )
+    assert found.method == "integrated_gradients"
+    assert float(found.matrix.sum()) == pytest.approx(found.score, rel=0.01)
+    for sums, labels in zip(found.token_sums, found.labels, strict=True):
+        assert float(sums.sum()) == pytest.approx(found.score, rel=0.01)
+        # The baseline has the special tokens too, so they carry nothing.
+        assert labels[0] == "[CLS]" and labels[-1] == "[SEP]" and sums[0] == sums[-1] == 0
 
 
 def test_integrated_gradients_where_nothing_is_linear(cls_model):
@@ -100,7 +102,7 @@ def test_integrated_gradients_are_the_integral_of_gradients(cls_model):
         x = model.model.outputs[0](x, batch)
         return model.model.outputs[1](x)[0]
 
-    nodes, weights = np.polynomial.legendre.leggauss(60)
+    nodes, weights = np.polynomial.legendre.leggauss(48)
     expected = torch.zeros_like(parts)
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
         jacobian = torch.autograd.functional.jacobian(feature, start + node * (end - start))  # [E, T, H]
