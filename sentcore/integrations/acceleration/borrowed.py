@@ -76,12 +76,14 @@ class Borrowed:
             if length is not None and len(part) != length:
                 return f"{path} holds {len(part)} modules, the configuration says {length}. Set num_hidden_layers with them"
             if not is_layer and is_hooked(part):
-                return f"{path} has a forward hook; accepted on layers, and on the linear layers, LayerNorms and tables in them"
+                return f"{path} has a hook; accepted on layers, and on the linear layers, LayerNorms and tables in them"
         for path, probability in self._dropouts:
             part = _at(self._model, path)
             if not isinstance(part, nn.Dropout) or part.p != probability:
                 found = getattr(part, "p", type(part).__name__)
                 return f"{path} drops with {found}, the configuration says {probability}. Set it there, before the model is built"
+            if is_hooked(part):
+                return f"{path} has a hook; accepted on layers, and on the linear layers, LayerNorms and tables in them"
         for parent, name, path in self._links:
             leaf = _at(self._model, path)
             if parent._modules.get(name) is not leaf:
@@ -152,7 +154,9 @@ def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether a forward hook stands on the module; those that transformers leaves to collect outputs change nothing."""
+    """Whether a hook stands on the module; those that transformers leaves to collect outputs change nothing."""
+    if module._backward_hooks or module._backward_pre_hooks:
+        return True
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from functools import cache
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from sentcore.integrations.acceleration.borrowed import is_hooked
-from sentcore.integrations.acceleration.classes import Accelerated, original_class
+from sentcore.integrations.acceleration.classes import Accelerated, original_class, warn_of_own_code
 from sentcore.layers.padding import pack_padded, unpack_padded
 from sentcore.packed import PackedBatch
 
@@ -26,12 +25,12 @@ class AcceleratedLayer(Accelerated):
     Calling it as a module keeps what stands around a layer: hooks, sharded parameters, gradient checkpointing.
     """
 
-    def forward(self, hidden_states: torch.Tensor, *args: Any, packed: tuple | None = None, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, packed: tuple | None = None, **kwargs: Any) -> Any:
         """`packed` is (our EncoderLayer, the PackedBatch, its Positions); [T, H] -> [T, H] then."""
         if packed is None:
-            return super().forward(hidden_states, *args, **kwargs)
+            return super().forward(*args, **kwargs)
         ours, batch, positions = packed
-        return ours(hidden_states, batch, positions)
+        return ours(*args, batch, positions)
 
 
 class AcceleratedModel(Accelerated):
@@ -47,11 +46,7 @@ class AcceleratedModel(Accelerated):
         if reason is not None:
             # Attentions are asked for on purpose; anything else is said, once for each reason.
             if not switches["output_attentions"]:
-                warnings.warn(
-                    f"{type(self).__name__} runs its own padded code, not accelerated: {reason}",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                warn_of_own_code(self, reason)
             return super().forward(*args, **kwargs)
         encoder, config = self._sentcore.encoder, self._sentcore.encoder.config
         ids = given["input_ids"]
