@@ -81,6 +81,10 @@ def same_training(ours: nn.Module, theirs: nn.Module, batches: list[dict[str, to
     assert len(set(others)) > len(others) // 2  # it learns something
     for step, (a, b) in enumerate(zip(mine, others, strict=True)):
         assert abs(a - b) <= 1e-4 * abs(b), step
+    same_parameters(ours, theirs)
+
+
+def same_parameters(ours: nn.Module, theirs: nn.Module) -> None:
     for (key, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         # Softmax does not change with a key's bias: its gradient is rounding alone, which AdamW scales up to whole steps.
         if key.endswith((".key.bias", ".k.bias")):

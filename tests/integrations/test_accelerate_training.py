@@ -101,6 +101,30 @@ def test_autocast(name):
     assert (found["ours"][2] - found["theirs"][2]).norm() <= 0.1 * found["theirs"][2].norm()
 
 
+def test_half_precision_with_a_scaled_loss():
+    """Half the steps overflow on purpose: the scaler has to see it and to skip them, as with the untouched model."""
+    theirs = classifier()
+    ours = sentcore.accelerate(copy.deepcopy(theirs))
+    found = []
+    for model in (ours, theirs):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=2)
+        for batch in batches_for("Token", 12, 0):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.float16):
+                loss = model(**batch).loss
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            found.append((loss.item(), scaler.get_scale()))
+    mine, others = found[:12], found[12:]
+    assert [scale for _, scale in mine] == [scale for _, scale in others]
+    assert min(scale for _, scale in mine) < 2.0**24
+    for (a, _), (b, _) in zip(mine, others, strict=True):
+        assert abs(a - b) <= 5e-3 * b  # ten times the rounding of half precision, 2^-11
+    assert mine[-1][0] < mine[0][0]
+
+
 def test_frozen_layers_and_an_embedding_row_for_padding():
     theirs = classifier()
     for parameter in theirs.bert.encoder.layer[0].parameters():

@@ -72,7 +72,7 @@ class Borrowed:
             if part is None:
                 return f"{path} is missing; accepted: as many layers as the configuration says. Set num_hidden_layers with them"
             if original_class(type(part)) is not kind or "forward" in part.__dict__:
-                return f"{path} is of class {type(part).__name__}; accepted: {kind.__name__} itself"
+                return f"{path} is of class {type(part).__name__}; accepted: {kind.__name__} itself (fully_shard comes after accelerate)"
             if length is not None and len(part) != length:
                 return f"{path} holds {len(part)} modules, the configuration says {length}. Set num_hidden_layers with them"
             if not is_layer and is_hooked(part):
