@@ -127,6 +127,15 @@ def test_a_mask_of_four_dimensions_is_left_to_the_model_with_a_warning():
         assert torch.equal(found[0], theirs(ids, attention_mask=mask)[0])
 
 
+def test_a_cache_is_left_to_the_model_with_a_warning():
+    ours, theirs = pair("bert")
+    batch = ragged()
+    with torch.no_grad():
+        with pytest.warns(RuntimeWarning, match="the argument past_key_values is given"):
+            found = ours(**batch, past_key_values=hf.DynamicCache())
+        assert torch.equal(found[0], theirs(**batch, past_key_values=hf.DynamicCache())[0])
+
+
 def test_ids_and_vectors_at_once_are_the_models_own_error():
     ours, _ = pair("bert")
     with (
