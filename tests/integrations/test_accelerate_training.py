@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sentcore
-from accelerated import batches_for, classifier, pair, ragged, same_training
+from accelerated import batches_for, classifier, pair, ragged, same, same_training
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +103,33 @@ def test_autocast(name):
     assert found["ours"][0] == found["theirs"][0] == torch.float32
     assert 1e-4 < found["ours"][1] <= 2 * found["theirs"][1]  # lower precision was used, and no worse
     assert (found["ours"][2] - found["theirs"][2]).norm() <= 0.1 * found["theirs"][2].norm()
+
+
+@pytest.mark.parametrize("how", ["fused optimizer", "data"])
+def test_evaluation_sees_what_was_written_unnoticed(how):
+    """Neither a fused optimizer nor what is written through `.data` moves torch's version counter."""
+    theirs = classifier()
+    ours = sentcore.accelerate(copy.deepcopy(theirs))
+    batch = batches_for("Token", 1, 0)[0]
+    real = batch["attention_mask"].bool()
+    found = []
+    for model in (ours, theirs):
+        for _ in range(2):
+            model.eval()
+            with torch.no_grad():
+                found.append(model(**batch).logits[real])
+            model.train()
+            if how == "data":
+                for parameter in model.parameters():
+                    parameter.data.mul_(0.9)
+            else:
+                optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
+                model(**batch).loss.backward()
+                optimizer.step()
+    assert (found[0] - found[1]).abs().max() > 0.1
+    # A fused step is as large where a gradient is rounding alone: only what matters to the outputs is compared, so 1e-3.
+    torch.testing.assert_close(found[1], found[3], rtol=0, atol=1e-3)
+    same(found[0], found[2])
 
 
 def test_half_precision_with_a_scaled_loss():

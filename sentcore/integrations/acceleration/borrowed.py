@@ -14,6 +14,8 @@ from sentcore.checkpoint.naming import Names
 from sentcore.errors import ArgumentValueError
 from sentcore.integrations.acceleration.classes import original_class
 from sentcore.layers import Encoder
+from sentcore.layers.attention import Attention
+from sentcore.layers.feed_forward import FeedForward
 
 _LEAVES = (nn.Linear, nn.LayerNorm, nn.Embedding)
 
@@ -40,6 +42,7 @@ class Borrowed:
         with torch.device("meta"):
             self.encoder = Encoder(config, backend)
             as_built = kind(model.config)
+        never_pack(self.encoder)
         self._layer_paths, self._links = _links(as_built, family.NAMES, self.encoder)
         # What our forward stands in for: the embeddings, the layers, all that is in them, and what the layers are in.
         roots = ("embeddings", *self._layer_paths)
@@ -151,6 +154,16 @@ def _check_complete(as_built: nn.Module, encoder: Encoder, links: list[tuple[nn.
 
 def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield from ((name, child) for name, child in module.named_children() if isinstance(child, _LEAVES))
+
+
+def never_pack(ours: nn.Module) -> None:
+    """No weight is packed for inference: training scripts write to weights where torch's version counter does not see it.
+
+    `weight.data.copy_` of moving averages and merged adapters, fused optimizers, and parameters that fully_shard gathers do so.
+    """
+    for module in ours.modules():
+        if isinstance(module, (Attention, FeedForward)):
+            module.packs_weights = False
 
 
 def is_hooked(module: nn.Module) -> bool:

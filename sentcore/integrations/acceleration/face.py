@@ -40,7 +40,8 @@ def accelerate(model: Model, backend: str = "auto") -> Model:
     """Makes the encoders in `model` compute no padding, in place: the same parameters under the same names, the same outputs.
 
     A transformers encoder of a supported family, alone, under any head, in a SentenceTransformer or a CrossEncoder, or wrapped
-    by PEFT, or torch.nn.TransformerEncoder and TransformerEncoderLayer: it takes the real tokens out of (input_ids, attention_mask) once, runs all layers on them, and puts them back once.
+    by PEFT: it takes the real tokens out of (input_ids or inputs_embeds, attention_mask) once, runs all layers on them, and puts
+    them back once. torch.nn.TransformerEncoder, or a TransformerEncoderLayer outside of one, does so by src_key_padding_mask.
     Adapters in the place of linear layers, hooks on layers, gradient checkpointing, dropout from torch's generator and frozen
     parameters work as before. Hidden states at padding are zeros. What a call asks for beyond that (attentions, a mask of three
     or four dimensions, a cache) is computed by the model's own code, with one warning where it costs the gain.

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from sentcore.integrations.acceleration.borrowed import is_hooked
 from sentcore.integrations.acceleration.classes import Accelerated, original_class, warn_of_own_code
 from sentcore.layers.padding import pack_padded, unpack_padded
 from sentcore.packed import PackedBatch
@@ -70,10 +69,6 @@ class AcceleratedModel(Accelerated):
         """[T, H] behind the last layer, or behind the embeddings and every layer."""
         encoder, layers = self._sentcore.encoder, self._sentcore.layers()
         x = encoder.embeddings(batch, words)
-        if not all_of_them and not any(map(is_hooked, layers)):
-            at_once = encoder.all_layers(x, batch)
-            if at_once is not None:
-                return [at_once]
         positions = encoder.positions(batch)
         states = [x]
         for place, group in enumerate(encoder.order()):

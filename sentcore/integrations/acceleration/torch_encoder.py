@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from sentcore.config import EncoderConfig
 from sentcore.errors import ArgumentValueError
-from sentcore.integrations.acceleration.borrowed import is_hooked
+from sentcore.integrations.acceleration.borrowed import is_hooked, never_pack
 from sentcore.integrations.acceleration.classes import Accelerated, original_class, warn_of_own_code
 from sentcore.layers.encoder_layer import EncoderLayer
 from sentcore.layers.padding import pack_padded, unpack_padded
@@ -107,6 +108,7 @@ class BorrowedLayer:
             ours = EncoderLayer(config, self._backend)
             ours.attention.qkv = nn.Linear(inner.embed_dim, 3 * inner.embed_dim)
         ours.attention.query = ours.attention.key = ours.attention.value = None
+        never_pack(ours)
         return ours
 
     # Copies and pickles are of the layer around it: they link to the copy's own tensors.
@@ -197,7 +199,13 @@ class AcceleratedTorchLayer(Accelerated):
         return back(borrowed(x, batch, NOWHERE if src_mask is None else CAUSAL))
 
 
-def _beyond(borrowed, src, mask, padding, is_causal) -> str | None:
+def _beyond(
+    borrowed: BorrowedLayer | BorrowedStack,
+    src: torch.Tensor,  # [S, B, H], [B, S, H] or [S, H]
+    mask: torch.Tensor | None,  # [S, S]
+    padding: torch.Tensor | None,  # [B, S] or [S]
+    is_causal: bool | None,
+) -> str | None:
     """What a call asks for that packed batches do not give, or None."""
     if src.is_nested or src.dim() not in (2, 3):
         return "src is nested, or not of 2 or 3 dimensions"
@@ -216,8 +224,10 @@ def _beyond(borrowed, src, mask, padding, is_causal) -> str | None:
     return None
 
 
-def _packed(src: torch.Tensor, padding: torch.Tensor | None, batch_first: bool):
-    """[T, H], the batch's lengths, and the way back to src's shape."""
+def _packed(
+    src: torch.Tensor, padding: torch.Tensor | None, batch_first: bool
+) -> tuple[torch.Tensor, PackedBatch, Callable[[torch.Tensor], torch.Tensor]]:
+    """[T, H], a batch that only its lengths matter of, and the way back from [T, H] to src's shape."""
     turned = src.dim() == 3 and not batch_first
     rows = src[None] if src.dim() == 2 else src.transpose(0, 1) if turned else src
     blocked = None if padding is None else _blocked(padding).view(rows.shape[:2])
