@@ -111,7 +111,8 @@ class Attention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """[T, H], [B] int64 -> queries [B, N, D] of these rows, keys and values [T, 2, N, D] of all, as `_project` gives them."""
         linears, hidden = (self.query, self.key, self.value), x.shape[1]
-        if rotary is None and self.qkv is None and is_plain(*linears) and usable(x, self.backend):
+        packs = self.packs_weights and rotary is None and self.qkv is None
+        if packs and is_plain(*linears) and usable(x, self.backend):
             keys_values = self._packed_qkv.some_columns(x, linears, hidden, 2 * hidden)
             if keys_values is not None:
                 queries = self._packed_qkv.some_columns(x[rows], linears, 0, hidden)
