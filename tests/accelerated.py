@@ -17,7 +17,7 @@ BACKENDS = ("auto", "reference")
 
 
 def same(mine: torch.Tensor, other: torch.Tensor) -> None:
-    torch.testing.assert_close(mine, other, rtol=0, atol=LARGEST * max(1.0, float(other.abs().max())))
+    torch.testing.assert_close(mine, other, rtol=0, atol=LARGEST * max(1.0, float(other.detach().abs().max())))
 
 
 def ragged(vocabulary: int = 90, pad: int = 0, left: bool = False) -> dict[str, torch.Tensor]:
@@ -54,7 +54,8 @@ def losses(model: nn.Module, batches: list[dict[str, torch.Tensor]], **call) -> 
     model.train()
     for batch in batches:
         optimizer.zero_grad()
-        loss = model(**batch, **call).loss
+        loss = model(**batch, **call)
+        loss = loss if isinstance(loss, torch.Tensor) else loss.loss
         loss.backward()
         optimizer.step()
         found.append(loss.item())
@@ -80,8 +81,14 @@ def same_training(ours: nn.Module, theirs: nn.Module, batches: list[dict[str, to
     assert len(set(others)) > len(others) // 2  # it learns something
     for step, (a, b) in enumerate(zip(mine, others, strict=True)):
         assert abs(a - b) <= 1e-4 * abs(b), step
+    same_parameters(ours, theirs)
+
+
+def same_parameters(ours: nn.Module, theirs: nn.Module) -> None:
     for (key, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         # Softmax does not change with a key's bias: its gradient is rounding alone, which AdamW scales up to whole steps.
         if key.endswith((".key.bias", ".k.bias")):
             continue
+        if key.endswith("in_proj_bias"):  # of queries, keys and values
+            p, q = (torch.cat((bias.chunk(3)[0], bias.chunk(3)[2])) for bias in (p, q))
         assert (p - q).norm() <= 1e-4 * q.norm(), key

@@ -10,6 +10,7 @@ from torch import nn
 from sentcore.layers.int8 import Int8Linear
 from sentcore.ops.encoder_layers import TENSORS_OF_LAYER, encoder_layers
 from sentcore.ops.inference_linear import engine, usable
+from sentcore.ops.writes import written_state
 from sentcore.packed import PackedBatch
 
 
@@ -92,8 +93,7 @@ class _Gathered:
             tensor = held.get(name)
             if tensor is None:
                 return []
-            state.append(tensor.data_ptr())
-            state.append(-1 if tensor.is_inference() else tensor._version)
+            state.append(written_state(tensor))
         return state
 
     def _gather(self, layers: nn.ModuleList, order: list[int]) -> list[torch.Tensor]:

@@ -36,6 +36,7 @@ class Attention(nn.Module):
         self.qkv: nn.Module | None = None
         self.output = nn.Linear(hidden, hidden, bias=config.attention_output_bias)
         self.layer_norm = nn.LayerNorm(hidden, config.layer_norm_eps, bias=config.norm_bias) if has_norm else None
+        self.packs_weights = True  # for inference; not where another library's code may write to them unseen
         self._packed_qkv, self._packed_output = InferenceLinear(), InferenceLinear()
 
     def forward(self, x: torch.Tensor, batch: PackedBatch, positions: Positions = NOWHERE) -> torch.Tensor:
@@ -74,7 +75,7 @@ class Attention(nn.Module):
         """[T, H] -> [T, H]."""
         if not is_plain(self.output):
             return self.output(context)
-        if usable(context, self.backend):
+        if self.packs_weights and usable(context, self.backend):
             return self._packed_output(context, (self.output,))
         return ops_of(self.backend).linear(context, self.output.weight, self.output.bias)
 
@@ -96,7 +97,7 @@ class Attention(nn.Module):
         linears = (self.query, self.key, self.value) if self.qkv is None else (self.qkv,)
         if not is_plain(*linears):
             return self._split(torch.cat([linear(x) for linear in linears], dim=-1), rotary)
-        if usable(x, self.backend):
+        if self.packs_weights and usable(x, self.backend):
             return self._split(self._packed_qkv(x, linears), rotary)
         weights, biases = zip(*((linear.weight, linear.bias) for linear in linears), strict=True)
         if len(linears) == 1:
@@ -110,7 +111,8 @@ class Attention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """[T, H], [B] int64 -> queries [B, N, D] of these rows, keys and values [T, 2, N, D] of all, as `project` gives them."""
         linears, hidden = (self.query, self.key, self.value), x.shape[1]
-        if rotary is None and self.qkv is None and is_plain(*linears) and usable(x, self.backend):
+        packs = self.packs_weights and rotary is None and self.qkv is None
+        if packs and is_plain(*linears) and usable(x, self.backend):
             keys_values = self._packed_qkv.some_columns(x, linears, hidden, 2 * hidden)
             if keys_values is not None:
                 queries = self._packed_qkv.some_columns(x[rows], linears, 0, hidden)

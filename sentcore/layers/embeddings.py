@@ -36,8 +36,8 @@ class Embeddings(nn.Module):
         if config.embedding_size is not None:
             self.projection = nn.Linear(size, config.hidden_size)
 
-    def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """[T] ids -> [T, H] in the weights' dtype."""
+    def forward(self, batch: PackedBatch, words: torch.Tensor | None = None) -> torch.Tensor:
+        """[T] ids -> [T, H] in the weights' dtype; `words` [T, H] (E where tables are factorised) stand in the word table's place."""
         ops = ops_of(self.backend)
         positions, types = self.position_embeddings, self.token_type_embeddings
         rows = None
@@ -46,16 +46,14 @@ class Embeddings(nn.Module):
         tables = [table for table in (self.word_embeddings, positions, types) if table is not None]
         # A table's row for padding has no gradient in torch's own lookup, which a plain read of its rows would give it.
         lookup = torch.is_grad_enabled() and any(getattr(table, "padding_idx", None) is not None for table in tables)
-        if is_plain(*tables, self.layer_norm) and not lookup:
+        if words is None and is_plain(*tables, self.layer_norm) and not lookup:
             out = self._gathered(batch, rows)
         else:
-            ids = (batch.token_ids, rows, batch.token_type_ids)
-            summed = [
-                table(index)
-                for table, index in zip((self.word_embeddings, positions, types), ids, strict=True)
-                if table is not None
-            ]
-            out = self.layer_norm(sum(summed[1:], summed[0]))
+            out = self.word_embeddings(batch.token_ids) if words is None else words
+            for table, index in ((positions, rows), (types, batch.token_type_ids)):
+                if table is not None:
+                    out = out + table(index)
+            out = self.layer_norm(out)
         if self.training:
             out = F.dropout(out, self.dropout_p)
         if self.projection is None:

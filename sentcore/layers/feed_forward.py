@@ -29,6 +29,7 @@ class FeedForward(nn.Module):
         self.gate: nn.Module | None = None  # [T, H] -> [T, F], activated, where another model keeps it apart from `up`
         self.down = nn.Linear(inner, config.hidden_size, bias=config.down_bias)
         self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, bias=config.norm_bias)
+        self.packs_weights = True  # for inference; not where another library's code may write to them unseen
         self._packed_up, self._packed_down = InferenceLinear(), InferenceLinear()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -38,7 +39,7 @@ class FeedForward(nn.Module):
             inner = F.dropout(inner, self.intermediate_dropout_p)
         if not is_plain(self.down):
             return self.down(inner)
-        if usable(inner, self.backend):
+        if self.packs_weights and usable(inner, self.backend):
             return self._packed_down(inner, (self.down,))
         return ops_of(self.backend).linear(inner, self.down.weight, self.down.bias)
 
@@ -60,7 +61,7 @@ class FeedForward(nn.Module):
             inner = self.up(x, act)
         elif not is_plain(*linears):
             return _activated(torch.cat([linear(x) for linear in linears], dim=-1), self.activation)
-        elif usable(x, self.backend):
+        elif self.packs_weights and usable(x, self.backend):
             inner = self._packed_up(x, linears, act)
         else:
             weight, bias = self.up.weight, self.up.bias

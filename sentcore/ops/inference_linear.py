@@ -11,6 +11,7 @@ from torch import nn
 
 from sentcore._extension import extension
 from sentcore.ops.packed_linear import COLUMNS, PackedWeight, pack_weight, packed_linear
+from sentcore.ops.writes import written_state
 
 # hidden_act -> (oneDNN's name of the operation after the product, its algorithm)
 _AFTER = {None: ("none", ""), "relu": ("relu", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
@@ -21,8 +22,8 @@ _LEAST_ROWS = 2  # one row would take another way through oneDNN, with other bit
 class InferenceLinear:
     """act(x Wᵀ + b) of one Linear, or of several side by side, from weights packed once.
 
-    Packing happens at the first call without gradients and again when a weight is another tensor or has been written to; it
-    costs as much memory again as the weights. A row's bits depend neither on the other rows nor on the number of threads.
+    Packing happens at the first call without gradients and again when a weight is another tensor or has been written to, or
+    an optimizer made a step; it costs as much memory again as the weights. A row's bits depend neither on the other rows nor on the number of threads.
     In-place writes through ``weight.data`` are not seen by torch's version counter, nor here: write under ``torch.no_grad()``
     instead, or call `forget`.
     """
@@ -125,7 +126,4 @@ def engine(dtype: torch.dtype) -> str | None:
 
 def _state_of(linear: nn.Linear) -> tuple:
     """What changes when a weight or bias does."""
-    return tuple(
-        None if p is None else (p.data_ptr(), -1 if p.is_inference() else p._version, p.dtype, p.shape)
-        for p in (linear.weight, linear.bias)
-    )
+    return tuple(None if p is None else (*written_state(p), p.dtype, p.shape) for p in (linear.weight, linear.bias))

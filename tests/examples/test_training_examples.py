@@ -182,7 +182,7 @@ def test_continue_pretraining(tiny, tmp_path):
     assert again.config.vocab_size == json.loads((tiny / "config.json").read_text())["vocab_size"]
 
 
-@pytest.mark.parametrize("loss", ["cosine"])
+@pytest.mark.parametrize("loss", ["cosine", "mse"])
 def test_distill(tiny, tmp_path, loss):
     columns = run(
         *("distill", "--model", tiny, "--out", tmp_path / "out", "--layers", 1, "--loss", loss),

@@ -86,6 +86,26 @@ def test_positions_types_and_no_mask():
             same(ours(ids, **given)[0], theirs(ids, **given)[0])
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_vectors_in_the_place_of_ids(name):
+    ours, theirs = pair(name)
+    batch = ragged()
+    mask, real = batch["attention_mask"], batch["attention_mask"].bool()
+    width = theirs.get_input_embeddings().weight.shape[1]
+    found = []
+    given = torch.randn(*mask.shape, width)
+    weights = torch.randn(*mask.shape, theirs.config.hidden_size) * mask[..., None]
+    for model in (ours, theirs):
+        vectors = given.clone().requires_grad_()
+        out = model(inputs_embeds=vectors, attention_mask=mask)[0]
+        (out * weights).sum().backward()
+        found.append((out.detach(), vectors.grad))
+    (mine, gradient), (other, other_gradient) = found
+    same(mine[real], other[real])
+    assert not mine[~real].any()
+    assert (gradient - other_gradient).norm() <= 1e-4 * other_gradient.norm()
+
+
 # ---- the model's own code, where packing is not what was asked for ----------------------------------------------------
 
 
@@ -105,6 +125,24 @@ def test_a_mask_of_four_dimensions_is_left_to_the_model_with_a_warning():
         with pytest.warns(RuntimeWarning, match="attention_mask has shape"):
             found = ours(ids, attention_mask=mask)
         assert torch.equal(found[0], theirs(ids, attention_mask=mask)[0])
+
+
+def test_a_cache_is_left_to_the_model_with_a_warning():
+    ours, theirs = pair("bert")
+    batch = ragged()
+    with torch.no_grad():
+        with pytest.warns(RuntimeWarning, match="the argument past_key_values is given"):
+            found = ours(**batch, past_key_values=hf.DynamicCache())
+        assert torch.equal(found[0], theirs(**batch, past_key_values=hf.DynamicCache())[0])
+
+
+def test_ids_and_vectors_at_once_are_the_models_own_error():
+    ours, _ = pair("bert")
+    with (
+        pytest.warns(RuntimeWarning, match="both given"),
+        pytest.raises(ValueError, match="exactly one of input_ids or inputs_embeds"),
+    ):
+        ours(torch.ones(1, 3, dtype=torch.int64), inputs_embeds=torch.ones(1, 3, 48))
 
 
 def test_a_container_replaced_later_is_left_to_the_model_with_a_warning():

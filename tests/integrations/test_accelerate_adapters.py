@@ -85,6 +85,39 @@ def test_lora(fused):
     same_training(ours, theirs, batches_for(kind, 20, 0))
 
 
+def test_adalora():
+    peft = pytest.importorskip("peft")
+    base, found = classifier(), []
+    for model in (sentcore.accelerate(copy.deepcopy(base)), base):
+        torch.manual_seed(2)
+        config = peft.AdaLoraConfig(
+            task_type="TOKEN_CLS", init_r=4, target_r=2, tinit=2, tfinal=2, deltaT=1, total_step=10,
+            target_modules=["query", "value", "output.dense"],
+        )  # fmt: skip
+        model = peft.get_peft_model(model, config).train()
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+        for step, batch in enumerate(batches_for("Token", 10, 0)):
+            optimizer.zero_grad()
+            loss = model(**batch).loss
+            loss.backward()
+            optimizer.step()
+            model.base_model.update_and_allocate(step)
+            found.append(loss.item())
+    assert found[:10] == pytest.approx(found[10:], rel=1e-4) and len(set(found[10:])) == 10
+
+
+@pytest.mark.parametrize("kind", ["BertForSequenceClassification", "RobertaForSequenceClassification"])
+def test_prompt_tuning_is_packed(kind):
+    peft = pytest.importorskip("peft")
+
+    base = classifier(kind)
+    models = []
+    for model in (sentcore.accelerate(copy.deepcopy(base)), base):
+        torch.manual_seed(2)
+        models.append(peft.get_peft_model(model, peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3)))
+    same_training(*models, batches_for(kind, 6, base.config.pad_token_id))
+
+
 def test_lora_on_a_table():
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=4, init_lora_weights=False, target_modules=["word_embeddings", "query"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sentcore
-from accelerated import batches_for, classifier, pair, ragged, same_training
+from accelerated import batches_for, classifier, pair, ragged, same, same_training
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +73,13 @@ def test_the_mean_over_dropout_is_what_is_expected():
     ).train()
     theirs = sentcore.restore(copy.deepcopy(model))
     batch = ragged()
+    # 2,000 passes: a hundred copies of the texts in a batch, each with a dropout of its own, twenty times.
+    copies = {name: value.repeat(100, 1) for name, value in batch.items()}
     with torch.no_grad():
-        mine = torch.stack([model(**batch).logits for _ in range(2000)])
-        others = torch.stack([theirs(**batch).logits for _ in range(2000)])
+        mine, others = (
+            torch.cat([m(**copies).logits.view(100, *batch["input_ids"].shape, -1) for _ in range(20)])
+            for m in (model, theirs)
+        )
     real = batch["attention_mask"].bool()
     error = ((mine.var(0) + others.var(0)) / 2000).sqrt()[real]  # of the difference of the two means
     distance = (mine.mean(0) - others.mean(0))[real] / error
@@ -99,6 +103,57 @@ def test_autocast(name):
     assert found["ours"][0] == found["theirs"][0] == torch.float32
     assert 1e-4 < found["ours"][1] <= 2 * found["theirs"][1]  # lower precision was used, and no worse
     assert (found["ours"][2] - found["theirs"][2]).norm() <= 0.1 * found["theirs"][2].norm()
+
+
+@pytest.mark.parametrize("how", ["fused optimizer", "data"])
+def test_evaluation_sees_what_was_written_unnoticed(how):
+    """Neither a fused optimizer nor what is written through `.data` moves torch's version counter."""
+    theirs = classifier()
+    ours = sentcore.accelerate(copy.deepcopy(theirs))
+    batch = batches_for("Token", 1, 0)[0]
+    real = batch["attention_mask"].bool()
+    found = []
+    for model in (ours, theirs):
+        for _ in range(2):
+            model.eval()
+            with torch.no_grad():
+                found.append(model(**batch).logits[real])
+            model.train()
+            if how == "data":
+                for parameter in model.parameters():
+                    parameter.data.mul_(0.9)
+            else:
+                optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
+                model(**batch).loss.backward()
+                optimizer.step()
+    assert (found[0] - found[1]).abs().max() > 0.1
+    # A fused step is as large where a gradient is rounding alone: only what matters to the outputs is compared, so 1e-3.
+    torch.testing.assert_close(found[1], found[3], rtol=0, atol=1e-3)
+    same(found[0], found[2])
+
+
+def test_half_precision_with_a_scaled_loss():
+    """Half the steps overflow on purpose: the scaler has to see it and to skip them, as with the untouched model."""
+    theirs = classifier()
+    ours = sentcore.accelerate(copy.deepcopy(theirs))
+    found = []
+    for model in (ours, theirs):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=2)
+        for batch in batches_for("Token", 12, 0):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.float16):
+                loss = model(**batch).loss
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            found.append((loss.item(), scaler.get_scale()))
+    mine, others = found[:12], found[12:]
+    assert [scale for _, scale in mine] == [scale for _, scale in others]
+    assert min(scale for _, scale in mine) < 2.0**24
+    for (a, _), (b, _) in zip(mine, others, strict=True):
+        assert abs(a - b) <= 5e-3 * b  # ten times the rounding of half precision, 2^-11
+    assert mine[-1][0] < mine[0][0]
 
 
 def test_frozen_layers_and_an_embedding_row_for_padding():

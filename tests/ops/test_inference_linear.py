@@ -68,6 +68,15 @@ def test_strided_rows():
     torch.testing.assert_close(InferenceLinear()(x, modules), plain(x, modules))
 
 
+def fused_step(module: nn.Module) -> None:
+    """Writes to the weights without torch's version counter noticing."""
+    for parameter in module.parameters():
+        parameter.requires_grad_().grad = torch.ones_like(parameter)
+    versions = [parameter._version for parameter in module.parameters()]
+    torch.optim.AdamW(module.parameters(), lr=0.1, fused=True).step()
+    assert versions == [parameter._version for parameter in module.parameters()]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -77,6 +86,7 @@ def test_strided_rows():
         lambda m: setattr(m, "weight", nn.Parameter(torch.randn(4, 8))),
         lambda m: setattr(m.weight, "data", torch.randn(4, 8)),
         lambda m: m.register_parameter("bias", None),
+        lambda m: fused_step(m),
     ],
 )
 def test_a_changed_weight_is_packed_anew(change):

@@ -14,6 +14,8 @@ from sentcore.checkpoint.naming import Names
 from sentcore.errors import ArgumentValueError
 from sentcore.integrations.acceleration.classes import original_class
 from sentcore.layers import Encoder
+from sentcore.layers.attention import Attention
+from sentcore.layers.feed_forward import FeedForward
 
 _LEAVES = (nn.Linear, nn.LayerNorm, nn.Embedding)
 
@@ -40,6 +42,7 @@ class Borrowed:
         with torch.device("meta"):
             self.encoder = Encoder(config, backend)
             as_built = kind(model.config)
+        never_pack(self.encoder)
         self._layer_paths, self._links = _links(as_built, family.NAMES, self.encoder)
         # What our forward stands in for: the embeddings, the layers, all that is in them, and what the layers are in.
         roots = ("embeddings", *self._layer_paths)
@@ -72,16 +75,18 @@ class Borrowed:
             if part is None:
                 return f"{path} is missing; accepted: as many layers as the configuration says. Set num_hidden_layers with them"
             if original_class(type(part)) is not kind or "forward" in part.__dict__:
-                return f"{path} is of class {type(part).__name__}; accepted: {kind.__name__} itself"
+                return f"{path} is of class {type(part).__name__}; accepted: {kind.__name__} itself (fully_shard comes after accelerate)"
             if length is not None and len(part) != length:
                 return f"{path} holds {len(part)} modules, the configuration says {length}. Set num_hidden_layers with them"
             if not is_layer and is_hooked(part):
-                return f"{path} has a forward hook; accepted on layers, and on the linear layers, LayerNorms and tables in them"
+                return f"{path} has a hook; accepted on layers, and on the linear layers, LayerNorms and tables in them"
         for path, probability in self._dropouts:
             part = _at(self._model, path)
             if not isinstance(part, nn.Dropout) or part.p != probability:
                 found = getattr(part, "p", type(part).__name__)
                 return f"{path} drops with {found}, the configuration says {probability}. Set it there, before the model is built"
+            if is_hooked(part):
+                return f"{path} has a hook; accepted on layers, and on the linear layers, LayerNorms and tables in them"
         for parent, name, path in self._links:
             leaf = _at(self._model, path)
             if parent._modules.get(name) is not leaf:
@@ -151,8 +156,20 @@ def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield from ((name, child) for name, child in module.named_children() if isinstance(child, _LEAVES))
 
 
+def never_pack(ours: nn.Module) -> None:
+    """No weight is packed for inference: training scripts write to weights where torch's version counter does not see it.
+
+    `weight.data.copy_` of moving averages and merged adapters, fused optimizers, and parameters that fully_shard gathers do so.
+    """
+    for module in ours.modules():
+        if isinstance(module, (Attention, FeedForward)):
+            module.packs_weights = False
+
+
 def is_hooked(module: nn.Module) -> bool:
-    """Whether a forward hook stands on the module; those that transformers leaves to collect outputs change nothing."""
+    """Whether a hook stands on the module; those that transformers leaves to collect outputs change nothing."""
+    if module._backward_hooks or module._backward_pre_hooks:
+        return True
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks)
 

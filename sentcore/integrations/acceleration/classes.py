@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from typing import Any
 
@@ -29,6 +30,13 @@ def is_accelerated(module: object) -> bool:
 def original_class(kind: type) -> type:
     """The class as it was before; the class itself where it was not exchanged."""
     return kind.__mro__[kind.__mro__.index(Accelerated) + 1] if issubclass(kind, Accelerated) else kind
+
+
+def warn_of_own_code(module: object, reason: str) -> None:
+    """Says that a call costs the gain; from the module's forward, as of its caller. Python shows it once for each reason."""
+    warnings.warn(
+        f"{type(module).__name__} runs its own padded code, not accelerated: {reason}", RuntimeWarning, stacklevel=3
+    )
 
 
 def _remake(kind: type, methods: type[Accelerated]) -> Any:

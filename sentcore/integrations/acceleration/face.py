@@ -8,8 +8,14 @@ from torch import nn
 
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 from sentcore.integrations.acceleration.borrowed import Borrowed
-from sentcore.integrations.acceleration.classes import accelerated, is_accelerated, original_class
+from sentcore.integrations.acceleration.classes import Accelerated, accelerated, is_accelerated, original_class
 from sentcore.integrations.acceleration.models import AcceleratedLayer, AcceleratedModel
+from sentcore.integrations.acceleration.torch_encoder import (
+    AcceleratedTorchEncoder,
+    AcceleratedTorchLayer,
+    BorrowedLayer,
+    BorrowedStack,
+)
 from sentcore.ops.backends import check_backend
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -34,7 +40,8 @@ def accelerate(model: Model, backend: str = "auto") -> Model:
     """Makes the encoders in `model` compute no padding, in place: the same parameters under the same names, the same outputs.
 
     A transformers encoder of a supported family, alone, under any head, in a SentenceTransformer or a CrossEncoder, or wrapped
-    by PEFT: it takes the real tokens out of (input_ids, attention_mask) once, runs all layers on them, and puts them back once.
+    by PEFT: it takes the real tokens out of (input_ids or inputs_embeds, attention_mask) once, runs all layers on them, and puts
+    them back once. torch.nn.TransformerEncoder, or a TransformerEncoderLayer outside of one, does so by src_key_padding_mask.
     Adapters in the place of linear layers, hooks on layers, gradient checkpointing, dropout from torch's generator and frozen
     parameters work as before. Hidden states at padding are zeros. What a call asks for beyond that (attentions, a mask of three
     or four dimensions, a cache) is computed by the model's own code, with one warning where it costs the gain.
@@ -53,18 +60,21 @@ def accelerate(model: Model, backend: str = "auto") -> Model:
     if not isinstance(model, nn.Module):
         raise ArgumentTypeError(f"model is of type {type(model).__name__}; accepted: a torch.nn.Module")
     check_backend(backend)
-    found = [module for module in model.modules() if _is_encoder(module)]
+    found = _encoders(model)
     if not found:
         raise ArgumentTypeError(
             f"model is of class {type(model).__name__} and holds no encoder that is known; accepted: {', '.join(ENCODERS)} of "
-            "transformers, under any head. Classes derived from them may compute something else and are not taken for them"
+            "transformers, under any head, torch.nn.TransformerEncoder and TransformerEncoderLayer. Classes derived from them may "
+            "compute something else and are not taken for them"
         )
-    fresh = [module for module in found if not is_accelerated(module)]
     # All are looked at before one is changed.
-    for module, borrowed in [(module, Borrowed(module, backend)) for module in fresh]:
+    changes = [
+        (module, methods, borrow(module, backend)) for module, (borrow, methods) in found if not is_accelerated(module)
+    ]
+    for module, methods, borrowed in changes:
         for layer in borrowed.layers():
             layer.__class__ = accelerated(type(layer), AcceleratedLayer)
-        module.__class__ = accelerated(type(module), AcceleratedModel)
+        module.__class__ = accelerated(type(module), methods)
         module._sentcore = borrowed
     return model
 
@@ -88,6 +98,16 @@ def restore(model: Model) -> Model:
     return model
 
 
-def _is_encoder(module: nn.Module) -> bool:
-    kind = original_class(type(module))
-    return kind.__name__ in ENCODERS and kind.__module__.startswith("transformers.models.")
+def _encoders(model: nn.Module) -> list[tuple[nn.Module, tuple[type, type[Accelerated]]]]:
+    """The encoders in a model, each with (what stands on its parts, the methods it gets)."""
+    found, members = [], set()
+    for module in model.modules():
+        kind = original_class(type(module))
+        if kind is nn.TransformerEncoder:
+            members.update(module.layers)
+            found.append((module, (BorrowedStack, AcceleratedTorchEncoder)))
+        elif kind is nn.TransformerEncoderLayer and module not in members:
+            found.append((module, (BorrowedLayer, AcceleratedTorchLayer)))
+        elif kind.__name__ in ENCODERS and kind.__module__.startswith("transformers.models."):
+            found.append((module, (Borrowed, AcceleratedModel)))
+    return found

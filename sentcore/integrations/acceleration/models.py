@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
-from sentcore.integrations.acceleration.borrowed import is_hooked
-from sentcore.integrations.acceleration.classes import Accelerated, original_class
+from sentcore.integrations.acceleration.classes import Accelerated, original_class, warn_of_own_code
 from sentcore.layers.padding import pack_padded, unpack_padded
 from sentcore.packed import PackedBatch
 
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_INPUTS = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids", "position_ids")
 _WITHOUT_EFFECT = ("num_items_in_batch",)  # the Trainer's, for losses; encoders do not look at it
 _SWITCHES = ("output_hidden_states", "output_attentions", "return_dict")
 
@@ -26,12 +24,12 @@ class AcceleratedLayer(Accelerated):
     Calling it as a module keeps what stands around a layer: hooks, sharded parameters, gradient checkpointing.
     """
 
-    def forward(self, hidden_states: torch.Tensor, *args: Any, packed: tuple | None = None, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, packed: tuple | None = None, **kwargs: Any) -> Any:
         """`packed` is (our EncoderLayer, the PackedBatch, its Positions); [T, H] -> [T, H] then."""
         if packed is None:
-            return super().forward(hidden_states, *args, **kwargs)
+            return super().forward(*args, **kwargs)
         ours, batch, positions = packed
-        return ours(hidden_states, batch, positions)
+        return ours(*args, batch, positions)
 
 
 class AcceleratedModel(Accelerated):
@@ -47,36 +45,30 @@ class AcceleratedModel(Accelerated):
         if reason is not None:
             # Attentions are asked for on purpose; anything else is said, once for each reason.
             if not switches["output_attentions"]:
-                warnings.warn(
-                    f"{type(self).__name__} runs its own padded code, not accelerated: {reason}",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                warn_of_own_code(self, reason)
             return super().forward(*args, **kwargs)
         encoder, config = self._sentcore.encoder, self._sentcore.encoder.config
-        ids = given["input_ids"]
-        position_ids = given.get("position_ids")
+        embeds = given.get("inputs_embeds")
+        # Where vectors are given there are no ids, and so none that positions would not count.
+        ids = given["input_ids"] if embeds is None else embeds.new_zeros(embeds.shape[:2], dtype=torch.int64)
         batch, places = pack_padded(
             ids,
             given.get("attention_mask"),
             _expanded(given.get("token_type_ids"), ids),
-            _expanded(position_ids, ids),
+            _expanded(given.get("position_ids"), ids),
             config.position_offset,
-            config.uncounted_id,
+            config.uncounted_id if embeds is None else None,
         )
         encoder.check_batch(batch)
-        states = self._packed_states(batch, switches["output_hidden_states"])
+        words = None if embeds is None else embeds.flatten(0, 1)[places]
+        states = self._packed_states(batch, words, switches["output_hidden_states"])
         padded = [unpack_padded(state, places, ids.shape) for state in states]
         return _output(self, padded, switches)
 
-    def _packed_states(self, batch: PackedBatch, all_of_them: bool) -> list[torch.Tensor]:
+    def _packed_states(self, batch: PackedBatch, words: torch.Tensor | None, all_of_them: bool) -> list[torch.Tensor]:
         """[T, H] behind the last layer, or behind the embeddings and every layer."""
         encoder, layers = self._sentcore.encoder, self._sentcore.layers()
-        x = encoder.embeddings(batch)
-        if not all_of_them and not any(map(is_hooked, layers)):
-            at_once = encoder.all_layers(x, batch)
-            if at_once is not None:
-                return [at_once]
+        x = encoder.embeddings(batch, words)
         positions = encoder.positions(batch)
         states = [x]
         for place, group in enumerate(encoder.order()):
@@ -95,11 +87,12 @@ def _beyond(given: dict[str, Any], switches: dict[str, Any]) -> str | None:
     beyond = [name for name in given if name not in known and given[name] is not False]
     if beyond:
         return f"the argument {beyond[0]} is given"
-    if "input_ids" not in given:
-        return "there are no input_ids"
+    if ("input_ids" in given) == ("inputs_embeds" in given):
+        return "input_ids and inputs_embeds are both given, or none of them"
+    texts = given["input_ids"].shape if "input_ids" in given else given["inputs_embeds"].shape[:2]
     mask = given.get("attention_mask")
-    if mask is not None and (not isinstance(mask, torch.Tensor) or mask.shape != given["input_ids"].shape):
-        return f"attention_mask has shape {list(getattr(mask, 'shape', []))}; packed are masks of input_ids' shape"
+    if mask is not None and (not isinstance(mask, torch.Tensor) or mask.shape != texts):
+        return f"attention_mask has shape {list(getattr(mask, 'shape', []))}; packed are masks of {list(texts)}, a row a text"
     return None
 
 
