@@ -130,7 +130,7 @@ inline void gradients(const VarlenAttentionBackward& args, const Sentence& s, co
   const bool options = has_options(given), starts_at_zero = options || s.length_k == 0;
   const A scale = static_cast<A>(given.exact_scale);
   if (starts_at_zero) clear(b.grad_q, (s.length_q + kRows) * width);
-  // A row that has all its keys in one block sums P * dP itself, which is exact where `out` was rounded.
+  // A row that has all its keys in one block sums P * dP itself; `out` is rounded to T.
   if (s.length_k > kBlock) sum_deltas(head.grad_out, head.out, row_out, s.length_q, size, b.delta);
   for (std::int64_t first = 0; first < s.length_k; first += kBlock) {
     Keys keys;

@@ -126,7 +126,9 @@ inline void sum_deltas(const T* grad_out, const T* out, std::int64_t stride, std
 // ---- probabilities ----
 
 // p [count, padded to `columns`]: scores become keep * P; grad: what v gives of grad_out becomes dS. keep: null
-// without dropout. delta: the row's sum over keys of P * dP; null where these are all its keys.
+// without dropout. delta: the row's sum over keys of P * dP. It is null where these are all its keys: their own maximum
+// and total make P then, so that one key alone has exactly 1 and no gradient, which exp(score - lse) misses by a
+// rounding.
 template <typename A>
 SENTCORE_INLINE void softmax_gradient_row(A* p, A* grad, std::int64_t count, std::int64_t columns, A factor, A lse,
                                           const A* keep, const A* delta) {
@@ -136,22 +138,30 @@ SENTCORE_INLINE void softmax_gradient_row(A* p, A* grad, std::int64_t count, std
     return;
   }
   store(p + columns - L, lanes_before<A>(load(p + columns - L), columns - L, count, -__builtin_inff()));
-  Vec<A> sum = {};
+  A reached = 0, base = lse;
+  if (delta == nullptr) {
+    Vec<A> top = splat(static_cast<A>(-__builtin_inff()));
+    for (std::int64_t j = 0; j < columns; j += L) top = larger<A>(top, load(p + j));
+    reached = largest_of<A>(top), base = 0;
+  }
+  Vec<A> total = {}, sum = {};
   for (std::int64_t j = 0; j < columns; j += L) {
-    const Vec<A> probability = exp_of(load(p + j) * factor - lse);
+    const Vec<A> probability = exp_of((load(p + j) - reached) * factor - base);
     Vec<A> gradient = load(grad + j);
     if (keep != nullptr) {
       gradient *= load(keep + j);
       store(grad + j, gradient);
     }
     store(p + j, probability);
+    total += probability;
     sum += probability * gradient;
   }
-  const A mean = delta == nullptr ? sum_of<A>(sum) : *delta;
+  const A inverse = delta == nullptr ? A(1) / sum_of<A>(total) : A(1);
+  const A mean = delta == nullptr ? sum_of<A>(sum) * inverse : *delta;
   for (std::int64_t j = 0; j < columns; j += L) {
-    const Vec<A> probability = load(p + j);
+    const Vec<A> probability = load(p + j) * inverse;
     store(grad + j, probability * (load(grad + j) - mean));
-    if (keep != nullptr) store(p + j, probability * load(keep + j));
+    store(p + j, keep != nullptr ? probability * load(keep + j) : probability);
   }
 }
 
