@@ -1,6 +1,7 @@
-"""linear for torch: schema, shapes, plain kernel, autograd.
+"""linear and activation_linear for torch: schema, shapes, plain kernel, autograd.
 
-`pre`, the product before its activation, is kept for the backward where there is an activation.
+`pre`, the product before its activation, is kept for linear's backward where there is an activation. activation_linear keeps
+what it is given, and activates that again.
 """
 
 from __future__ import annotations
@@ -88,3 +89,55 @@ define(
     _backward_fake,
 )
 autograd("linear", _autograd, _setup_context)
+
+
+# ---- activation_linear ----
+
+
+def _activation_forward(pre, weight, bias, activation):
+    return F.linear(reference.activate(pre, activation), weight, bias)
+
+
+def _activation_forward_fake(pre, weight, bias, activation):
+    return pre.new_empty((pre.shape[0], weight.shape[0]))
+
+
+def _activation_backward(grad_out, pre, weight, has_bias, activation):
+    grad_weight = grad_out.t() @ reference.activate(pre, activation)
+    grad_pre = _activate_backward(grad_out @ weight, pre, activation)
+    return grad_pre, grad_weight, grad_out.sum(dim=0) if has_bias else pre.new_empty(0)
+
+
+def _activation_backward_fake(grad_out, pre, weight, has_bias, activation):
+    return (
+        pre.new_empty(pre.shape),
+        weight.new_empty(weight.shape),
+        pre.new_empty(weight.shape[0] if has_bias else 0),
+    )
+
+
+def _activation_setup_context(ctx, inputs, output):
+    pre, weight, bias, ctx.activation = inputs
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(pre, weight)
+
+
+def _activation_autograd(ctx, grad_out):
+    grad_pre, grad_weight, grad_bias = torch.ops.sentcore.activation_linear_backward.default(
+        grad_out, *ctx.saved_tensors, ctx.has_bias, ctx.activation
+    )
+    return grad_pre, grad_weight, grad_bias if ctx.has_bias else None, None
+
+
+define(
+    "activation_linear(Tensor pre, Tensor weight, Tensor? bias, str activation) -> Tensor",
+    _activation_forward,
+    _activation_forward_fake,
+)
+define(
+    "activation_linear_backward(Tensor grad_out, Tensor pre, Tensor weight, bool has_bias, str activation)"
+    " -> (Tensor grad_pre, Tensor grad_weight, Tensor grad_bias)",
+    _activation_backward,
+    _activation_backward_fake,
+)
+autograd("activation_linear", _activation_autograd, _activation_setup_context)
