@@ -41,8 +41,9 @@ struct WidenedPairs {
 // Rows at a time, as many as the registers hold sums for beside two vectors of columns; fewer at the end of a matrix.
 constexpr int kRows = SENTCORE_VECTOR_COUNT >= 32 ? 12 : 6;
 
-// c [R, C vectors] = a [R, depth] * b [depth, C vectors], added to c where `accumulate`; strides in elements.
-template <typename P, int R, int C, bool accumulate>
+// c [R, C vectors] = a [R, depth] * b [depth, C vectors], added to c where `accumulate`; strides in elements. Where
+// `transposed`, a is [depth, R].
+template <typename P, int R, int C, bool accumulate, bool transposed>
 SENTCORE_INLINE void multiply_tile(const typename P::Unit* a, std::int64_t a_stride, const typename P::Unit* b,
                                    std::int64_t b_stride, std::int64_t depth, typename P::Sum* c,
                                    std::int64_t c_stride) {
@@ -61,7 +62,9 @@ SENTCORE_INLINE void multiply_tile(const typename P::Unit* a, std::int64_t a_str
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
-      for (int j = 0; j < C; ++j) sums[r][j] = P::add(sums[r][j], a[r * a_stride + k], column[j]);
+      for (int j = 0; j < C; ++j) {
+        sums[r][j] = P::add(sums[r][j], transposed ? a[k * a_stride + r] : a[r * a_stride + k], column[j]);
+      }
     }
   }
 #pragma GCC unroll 12
@@ -71,33 +74,36 @@ SENTCORE_INLINE void multiply_tile(const typename P::Unit* a, std::int64_t a_str
   }
 }
 
-// The same over any number of columns that is a multiple of a vector's.
-template <typename P, int R, bool accumulate>
-inline void multiply_rows(const typename P::Unit* a, std::int64_t a_stride, const typename P::Unit* b,
+// The same over any number of columns that is a multiple of a vector's. A function of its own: what the caller keeps in
+// registers would leave too few for the sums, and one that waits in memory halves the speed.
+template <typename P, int R, bool accumulate, bool transposed>
+__attribute__((noinline)) void multiply_rows(const typename P::Unit* a, std::int64_t a_stride, const typename P::Unit* b,
                           std::int64_t b_stride, std::int64_t depth, std::int64_t columns, typename P::Sum* c,
                           std::int64_t c_stride) {
   constexpr std::int64_t L = kLanes<typename P::Sum>;
   std::int64_t j = 0;
   for (; j + 2 * L <= columns; j += 2 * L) {
-    multiply_tile<P, R, 2, accumulate>(a, a_stride, b + j, b_stride, depth, c + j, c_stride);
+    multiply_tile<P, R, 2, accumulate, transposed>(a, a_stride, b + j, b_stride, depth, c + j, c_stride);
   }
-  if (j < columns) multiply_tile<P, R, 1, accumulate>(a, a_stride, b + j, b_stride, depth, c + j, c_stride);
+  if (j < columns) {
+    multiply_tile<P, R, 1, accumulate, transposed>(a, a_stride, b + j, b_stride, depth, c + j, c_stride);
+  }
 }
 
 // `rows` of a, up to kRows; rows_of_tile(rows) of a and c are read and written.
 SENTCORE_INLINE std::int64_t rows_of_tile(std::int64_t rows) {
   return rows <= kRows / 3 ? kRows / 3 : rows <= kRows / 3 * 2 ? kRows / 3 * 2 : kRows;
 }
-template <typename P, bool accumulate>
+template <typename P, bool accumulate, bool transposed = false>
 SENTCORE_INLINE void multiply(std::int64_t rows, const typename P::Unit* a, std::int64_t a_stride,
                               const typename P::Unit* b, std::int64_t b_stride, std::int64_t depth,
                               std::int64_t columns, typename P::Sum* c, std::int64_t c_stride) {
   if (rows <= kRows / 3) {
-    multiply_rows<P, kRows / 3, accumulate>(a, a_stride, b, b_stride, depth, columns, c, c_stride);
+    multiply_rows<P, kRows / 3, accumulate, transposed>(a, a_stride, b, b_stride, depth, columns, c, c_stride);
   } else if (rows <= kRows / 3 * 2) {
-    multiply_rows<P, kRows / 3 * 2, accumulate>(a, a_stride, b, b_stride, depth, columns, c, c_stride);
+    multiply_rows<P, kRows / 3 * 2, accumulate, transposed>(a, a_stride, b, b_stride, depth, columns, c, c_stride);
   } else {
-    multiply_rows<P, kRows, accumulate>(a, a_stride, b, b_stride, depth, columns, c, c_stride);
+    multiply_rows<P, kRows, accumulate, transposed>(a, a_stride, b, b_stride, depth, columns, c, c_stride);
   }
 }
 

@@ -34,8 +34,15 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[T, H] -> [T, H]."""
+        dropped = self.training and self.intermediate_dropout_p
+        if x.device.type == "cpu" and torch.is_grad_enabled() and not dropped and is_plain(self.down, *self._first()):
+            # On a GPU the activation rides on the product before it; a CPU has no such kernel, and saves memory instead.
+            pre = self._product(x, None)
+            return ops_of(self.backend).activation_linear(
+                pre, self.down.weight, self.down.bias, activation=self.activation
+            )
         inner = self._inner(x)
-        if self.training and self.intermediate_dropout_p:
+        if dropped:
             inner = F.dropout(inner, self.intermediate_dropout_p)
         if not is_plain(self.down):
             return self.down(inner)
@@ -55,7 +62,7 @@ class FeedForward(nn.Module):
 
     def _inner(self, x: torch.Tensor) -> torch.Tensor:
         """act(up(x)), [T, H] -> [T, F]."""
-        linears = (self.up,) if self.gate is None else (self.gate, self.up)
+        linears = self._first()
         act = None if self.gated else self.hidden_act
         if isinstance(self.up, Int8Linear):
             inner = self.up(x, act)
@@ -64,12 +71,20 @@ class FeedForward(nn.Module):
         elif self.packs_weights and usable(x, self.backend):
             inner = self._packed_up(x, linears, act)
         else:
-            weight, bias = self.up.weight, self.up.bias
-            if self.gate is not None:
-                weight = torch.cat((self.gate.weight, weight))
-                bias = None if bias is None else torch.cat((self.gate.bias, bias))
-            return ops_of(self.backend).linear(x, weight, bias, activation=self.activation)
+            return self._product(x, self.activation)
         return _gate(inner, self.hidden_act) if self.gated else inner
+
+    def _first(self) -> tuple[nn.Module, ...]:
+        """What makes the product that is activated."""
+        return (self.up,) if self.gate is None else (self.gate, self.up)
+
+    def _product(self, x: torch.Tensor, activation: str | None) -> torch.Tensor:
+        """act(up(x)), act(gate(x)) * up(x) or, without an activation, the product [T, F] or [T, 2F]; with gradients."""
+        weight, bias = self.up.weight, self.up.bias
+        if self.gate is not None:
+            weight = torch.cat((self.gate.weight, weight))
+            bias = None if bias is None else torch.cat((self.gate.bias, bias))
+        return ops_of(self.backend).linear(x, weight, bias, activation=activation)
 
 
 def _activated(x: torch.Tensor, activation: str) -> torch.Tensor:

@@ -18,7 +18,7 @@ from sentcore.ops.encoder_layers import encoder_layers
 from sentcore.ops.encoder_layers import reference as _encoder_layers
 from sentcore.ops.int8_linear import Int8Weight, int8_linear, quantize_weight
 from sentcore.ops.int8_linear import reference as _int8_linear
-from sentcore.ops.linear import linear
+from sentcore.ops.linear import activation_linear, linear
 from sentcore.ops.linear import reference as _linear
 from sentcore.ops.packed_linear import PackedWeight, pack_weight, packed_linear
 from sentcore.ops.packed_linear import reference as _packed_linear
@@ -30,6 +30,7 @@ from sentcore.ops.varlen_attention import reference as _varlen_attention
 from sentcore.ops.varlen_attention import varlen_attention, varlen_cross_attention
 
 reference = SimpleNamespace(
+    activation_linear=_linear.activation_linear,
     add_layer_norm=_add_layer_norm.add_layer_norm,
     bias_gelu=_bias_gelu.bias_gelu,
     bias_gelu_layer_norm=_bias_gelu_layer_norm.bias_gelu_layer_norm,
@@ -47,6 +48,7 @@ reference = SimpleNamespace(
 __all__ = [
     "Int8Weight",
     "PackedWeight",
+    "activation_linear",
     "add_layer_norm",
     "bias_gelu",
     "bias_gelu_layer_norm",

@@ -32,6 +32,7 @@ def ops_of(backend: str) -> SimpleNamespace:
 
 
 _NATIVE = SimpleNamespace(
+    activation_linear=ops.activation_linear,
     add_layer_norm=ops.add_layer_norm,
     bias_gelu=ops.bias_gelu,
     bias_gelu_layer_norm=ops.bias_gelu_layer_norm,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 
 import pytest
@@ -14,6 +15,7 @@ from folders import make_bert_folder
 from sentcore import Encoder, EncoderConfig, PackedBatch
 from sentcore.checkpoint import load_checkpoint
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
+from sentcore.layers.feed_forward import FeedForward
 
 BACKENDS = ["auto", "reference"]
 
@@ -172,3 +174,20 @@ def test_native_without_a_build_is_refused(monkeypatch):
 def test_configs_no_encoder_can_be_built_from(values, says):
     with pytest.raises((ArgumentValueError, ArgumentTypeError), match=says):
         EncoderConfig(**values)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "geglu"])
+def test_training_on_a_cpu_keeps_one_tensor_of_a_feed_forward_network(activation):
+    gated = activation == "geglu"
+    config = EncoderConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
+    network = FeedForward(dataclasses.replace(config, gated=gated))
+    x = torch.randn(5, 8, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        out = network(x)
+    width = 48 if gated else 24
+    assert [shape for shape in kept if shape[0] == 5 and shape != (5, 8)] == [(5, width)]
+    with torch.no_grad():
+        assert (out - network(x)).abs().max() < SAME_FEATURES_FLOAT32

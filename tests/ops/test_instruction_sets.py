@@ -12,7 +12,15 @@ import pytest
 from sentcore._extension import extension
 
 OPS = Path(__file__).parent
-ROOMS = ("bias_gelu", "int8_linear", "packed_linear", "rows", "segment_pooling", "varlen_attention")
+ROOMS = (
+    "bias_gelu",
+    "int8_linear",
+    "packed_linear",
+    "rows",
+    "segment_pooling",
+    "varlen_attention",
+    "varlen_attention_backward",
+)
 FILES = [f"test_{room}.py" for room in ROOMS]
 CHOSEN = (
     "accurate and (-5- or -13- or plain) or nan and not -3 or rounded or size or matches or wherever or width or alone"

@@ -63,19 +63,21 @@ struct VarlenAttentionBackward {
   const void* grad_out;  // [Tq, N, D] dtype
   const void* out;       // [Tq, N, D] dtype, as the forward gave it
   const float* lse;      // [Tq, N] float32, as the forward saved it
-  float* delta;          // [Tq, N] float32, scratch: the sum over D of grad_out * out
+  float* delta;          // [Tq, N] float32, scratch: the sum over D of grad_out * out; CUDA's alone
   void* grad_q;          // as q, with q's stride
   void* grad_k;          // as k, with k's stride
   void* grad_v;          // as v, with v's stride
   void* grad_bias;       // [N, Sq, Sk] of bias' type, contiguous, or null
   int bias_rows;         // Sq
   int bias_columns;      // Sk
-  int bias_groups;       // G, of varlen_attention_bias_groups_cuda
-  float* partial;        // [G, N, Sq, Sk] float32, scratch: each group's sum over its sentences; null where G is 1
+  int bias_groups;       // G, of varlen_attention_bias_groups_cuda; 1 on the CPU
+  float* partial;        // [G, N, Sq, Sk] float32, scratch: each group's sum over its sentences. Null where G is 1, on
+                         // the CPU where grad_bias has the sums' own type
 };
 
-// On the CPU dtype may be float64 too, and lse is then of float64; D and N are free.
+// On the CPU dtype may be float64 too, and lse and partial are then of float64; D and N are free.
 void varlen_attention_forward_cpu(const VarlenAttentionForward& args);
+void varlen_attention_backward_cpu(const VarlenAttentionBackward& args);
 
 #if defined(SENTCORE_WITH_CUDA) || defined(__CUDACC__)
 cudaError_t varlen_attention_forward_cuda(const VarlenAttentionForward& args, cudaStream_t stream);

@@ -8,6 +8,7 @@
 #include "common/simd.inl"
 #include "common/product.inl"
 #include "ops/varlen_attention/varlen_attention_cpu_options.inl"
+#include "ops/varlen_attention/varlen_attention_cpu_dropout.inl"
 #include "ops/varlen_attention/varlen_attention_cpu_softmax.inl"
 // clang-format on
 
@@ -187,9 +188,7 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
   const T* q = static_cast<const T*>(given.q) + s.first_q * given.q_stride + head * size;
   const T* k = static_cast<const T*>(given.k) + s.first_k * given.kv_stride + head * size;
   const T* v = static_cast<const T*>(given.v) + s.first_k * given.kv_stride + head * size;
-  // The options' pass scales the scores itself. So it does where a scale turns their order round.
-  const bool options = given.bias != nullptr || given.alibi_slopes != nullptr || given.window_left >= 0 ||
-                       given.window_right >= 0 || !(given.exact_scale > 0);
+  const bool options = has_options(given);  // their pass scales the scores itself
   const A factor = options ? A(1) : static_cast<A>(given.exact_scale);
   for (std::int64_t i = 0; i < s.length_q; ++i) b.maxima[i] = -__builtin_inff(), b.totals[i] = 0;
   const bool starts_at_zero = options || s.length_k == 0;
@@ -257,14 +256,7 @@ inline void run_units(const VarlenAttentionForward& args, std::int64_t groups, s
   const Buffers<P> buffers = cut_buffers<P>(given, memory);
   for (std::int64_t unit = from; unit < given.sentences * groups; unit += step) {
     const std::int64_t index = unit / groups, share = unit % groups;
-    Sentence s;
-    s.first_q = given.cu_seqlens_q[index];
-    s.first_k = given.cu_seqlens_k[index];
-    s.length_q = given.cu_seqlens_q[index + 1] - s.first_q;
-    s.length_k = given.cu_seqlens_k[index + 1] - s.first_k;
-    if (s.length_q > given.max_seqlen_q) s.length_q = given.max_seqlen_q;
-    if (s.length_k > given.max_seqlen_k) s.length_k = given.max_seqlen_k;
-    s.shift = s.length_k - s.length_q;
+    const Sentence s = sentence_of(given, index);
     const std::int64_t last = (share + 1) * given.heads / groups;
     for (std::int64_t head = share * given.heads / groups; head < last; ++head) attend<T>(args, s, head, buffers);
   }

@@ -1,5 +1,5 @@
-// Which keys a query sees, what is added to a score, and what dropout leaves of a probability; included by
-// varlen_attention_cpu_kernel.inl.
+// Which keys a query sees and what is added to a score; included by varlen_attention_cpu_kernel.inl and
+// varlen_attention_cpu_backward_kernel.inl.
 
 namespace sentcore {
 namespace SENTCORE_ISA {
@@ -9,6 +9,24 @@ namespace {
 struct Sentence {
   std::int64_t first_q, first_k, length_q, length_k, shift;
 };
+
+inline Sentence sentence_of(const VarlenAttention& given, std::int64_t index) {
+  Sentence s;
+  s.first_q = given.cu_seqlens_q[index];
+  s.first_k = given.cu_seqlens_k[index];
+  s.length_q = given.cu_seqlens_q[index + 1] - s.first_q;
+  s.length_k = given.cu_seqlens_k[index + 1] - s.first_k;
+  if (s.length_q > given.max_seqlen_q) s.length_q = given.max_seqlen_q;
+  if (s.length_k > given.max_seqlen_k) s.length_k = given.max_seqlen_k;
+  s.shift = s.length_k - s.length_q;
+  return s;
+}
+
+// Whether scores need apply_options below. So they do where a scale turns their order round.
+SENTCORE_INLINE bool has_options(const VarlenAttention& given) {
+  return given.bias != nullptr || given.alibi_slopes != nullptr || given.window_left >= 0 || given.window_right >= 0 ||
+         !(given.exact_scale > 0);
+}
 
 // The columns [begin, end) of [first, last) that `row` sees.
 struct Range {
@@ -56,18 +74,6 @@ inline void apply_options(const VarlenAttention& given, const Sentence& s, std::
   const Range visible = seen(given, s, row, first, first + count);
   for (std::int64_t j = 0; j < visible.begin - first && j < count; ++j) scores[j] = -__builtin_inff();
   for (std::int64_t j = visible.end - first; j < count; ++j) scores[j] = -__builtin_inff();
-}
-
-template <typename A>
-inline void apply_dropout(const VarlenAttention& given, const Sentence& s, std::int64_t head, std::int64_t row,
-                          std::int64_t first, std::int64_t count, A* probabilities) {
-  const Dropout dropout{static_cast<std::uint64_t>(given.seed[0]), static_cast<std::uint64_t>(given.seed[1]),
-                        given.dropout_threshold};
-  const std::int64_t begin = ((s.first_q + row) * given.heads + head) * given.dropout_columns + first;
-  for (std::int64_t j = 0; j < count; ++j) {
-    const bool keep = dropout.keep_bits<1>(static_cast<std::uint64_t>(begin + j)) != 0;
-    probabilities[j] = keep ? probabilities[j] * static_cast<A>(given.exact_keep_scale) : A(0);
-  }
 }
 
 }  // namespace

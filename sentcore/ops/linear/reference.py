@@ -22,6 +22,17 @@ def linear(
     return activate(F.linear(x, weight, bias), activation)
 
 
+def activation_linear(
+    pre: torch.Tensor,  # [T, K], gated [T, 2K]
+    weight: torch.Tensor,  # [R, K]
+    bias: torch.Tensor | None = None,  # [R]
+    *,
+    activation: str,
+) -> torch.Tensor:  # [T, R]
+    """act(pre) @ weight.T + bias, differentiable by torch's own autograd."""
+    return F.linear(activate(pre, activation), weight, bias)
+
+
 def activate(
     pre: torch.Tensor,  # [T, F], gated [T, 2F]
     activation: str | None,
@@ -49,6 +60,17 @@ def linear_backward(
     """The explicit backward: grad_x [T,K], grad_weight [R,K], grad_bias [R]."""
     grad_pre = grad_out if activation in (None, "none") else activate_backward(grad_out, pre, activation)
     return grad_pre @ weight, grad_pre.t() @ x, grad_pre.sum(dim=0)
+
+
+def activation_linear_backward(
+    grad_out: torch.Tensor,  # [T, R]
+    pre: torch.Tensor,  # [T, K], gated [T, 2K]
+    weight: torch.Tensor,  # [R, K]
+    activation: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The explicit backward: grad_pre as pre, grad_weight [R,K], grad_bias [R]."""
+    grad_weight = grad_out.t() @ activate(pre, activation)
+    return activate_backward(grad_out @ weight, pre, activation), grad_weight, grad_out.sum(dim=0)
 
 
 def activate_backward(

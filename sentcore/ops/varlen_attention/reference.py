@@ -130,7 +130,7 @@ def backward(
         grad_probabilities = grad @ group_v.transpose(-1, -2)
         dropped = probabilities
         if options.dropout_p > 0.0:
-            keep = _keep(rows, n, scores.shape, options) / (1.0 - options.dropout_p)
+            keep = _keep(rows, n, scores.shape, options).to(wide) / (1.0 - options.dropout_p)
             dropped, grad_probabilities = probabilities * keep, grad_probabilities * keep
         mean = (probabilities * grad_probabilities).sum(-1, keepdim=True)
         grad_scores = probabilities * (grad_probabilities - mean)
