@@ -1,5 +1,6 @@
 """Long work: windows of texts, batches by token budget, progress, results by sentence."""
 
+import sentcore.pipeline.forks  # noqa: F401  # registers itself
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.batches import check_batch_tokens, checked_lists, run_batches, windows
 from sentcore.pipeline.call import Call

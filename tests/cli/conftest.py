@@ -1,6 +1,7 @@
 """A tiny encoder in the place of the real one, and helpers for the command line."""
 
 import io
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,7 @@ def tiny(monkeypatch):
 
     monkeypatch.setattr(sentcore.pipeline.corpus.sources, "SHARD_ROWS", 3)
     monkeypatch.setattr(sentcore.pipeline.corpus.parquet, "SHARD_ROWS", 3)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # hundreds of shards go through a disk that others use too
     monkeypatch.setattr(sentcore.sentence_encoder, "SentenceEncoder", TinyEncoder)
     monkeypatch.setattr(TinyEncoder, "made", [])
     return TinyEncoder
