@@ -15,11 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from tiny import make_corpus, make_model
+
 import sentcore.pipeline.corpus.parquet
 import sentcore.pipeline.corpus.sources
-import sentcore.sentence_encoder  # noqa: F401  # so that no run spends its time on imports
+import sentcore.sentence_encoder  # so that no run spends its time on imports
 from sentcore.cli import main as sentcore_main
-from tiny import make_corpus, make_model
 
 
 def start(folder: Path, output: Path, *more: str) -> int:
@@ -42,10 +43,17 @@ def finish(child: int) -> None:
         sys.exit(f"a run ended with status {status}")
 
 
+def begun(output: Path) -> None:
+    """Waits until a run has a manifest."""
+    while not output.with_name(output.name + ".parts").joinpath("manifest.json").exists():
+        time.sleep(0.002)
+
+
 def killed(folder: Path, output: Path, within: float, draw: random.Random) -> str:
-    """Starts a run, kills it at a random moment, and tells how far it was."""
+    """Starts a run, kills it at a random moment behind its beginning, and tells how far it was."""
     delay = draw.uniform(0, within)
     child = start(folder, output)
+    begun(output)
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -72,8 +80,10 @@ def main() -> int:
         make_model(folder / "model")
         make_corpus(folder / "in.jsonl", options.rows)
         whole, output = folder / f"whole.{options.kind}", folder / f"out.{options.kind}"
+        child = start(folder, whole)
+        begun(whole)
         began = time.perf_counter()
-        finish(start(folder, whole))
+        finish(child)
         lasts = time.perf_counter() - began
         wanted = hashlib.sha256(whole.read_bytes()).hexdigest()
         draw = random.Random(0)

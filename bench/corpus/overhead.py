@@ -9,6 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 LIMIT = 0.05
@@ -16,9 +17,8 @@ LIMIT = 0.05
 
 def read(path: Path, count: int) -> list[str]:
     """Texts out of lines, or of JSON objects with `title` and `body`."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
     texts = []
-    with opened as file:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         for line in file:
             if path.suffixes[-2:] == [".jsonl", ".gz"] or path.suffix == ".jsonl":
                 row = json.loads(line)
@@ -51,7 +51,7 @@ def main() -> int:
     texts = read(options.texts, options.num_texts)
     tokens = model.tokenizer(texts)
     order, starts = plan_batches(tokens.lengths, default_batch_tokens(model.device))
-    batches = [pack_batch(tokens, order[a:b], device="cpu") for a, b in zip(starts, starts[1:], strict=False)]
+    batches = [pack_batch(tokens, order[a:b], device="cpu") for a, b in pairwise(starts)]
 
     def compute() -> float:
         start = time.process_time()

@@ -68,6 +68,13 @@ def test_options_reach_the_encoder(tiny, sentcore_command):
     }
 
 
+@pytest.mark.parametrize("output", [[], ["-o", "out.npy"]])
+def test_workers_are_devices(tiny, sentcore_command, monkeypatch, tmp_path, output):
+    monkeypatch.chdir(tmp_path)
+    assert sentcore_command("encode", "a", "--workers", 2, *output)[0] == 0
+    assert tiny.made[1]["devices"] == ["cpu", "cpu"]
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "csv"])
 def test_files_in_npy_out(tiny, sentcore_command, tmp_path, kind, compressed):

@@ -6,9 +6,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from folders import make_bert_folder
 
 import sentcore
+from folders import make_bert_folder
 from sentcore.pipeline import TokenBudget
 from sentcore.pipeline.memory import RESTORE_AFTER, is_out_of_memory
 

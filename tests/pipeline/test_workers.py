@@ -7,9 +7,9 @@ import threading
 
 import numpy as np
 import pytest
-from folders import make_bert_folder
 
 import sentcore
+from folders import make_bert_folder
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, WorkerError
 
 TEXTS = [f"the cat {i} sat on {'the dog ' * (i % 7)}" for i in range(400)]

@@ -8,8 +8,8 @@ import subprocess
 import time
 
 import pytest
-from folders import make_bert_folder
 
+from folders import make_bert_folder
 from sentcore.cli import main
 
 pytest.importorskip("pyarrow")
