@@ -21,8 +21,10 @@ from sentcore.inputs.pairs import check_documents, check_pairs
 from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline import (
+    TokenBudget,
     check_batch_tokens,
     evaluating,
+    note_memory,
     one_ahead,
     progress_bar,
     report_non_finite,
@@ -228,7 +230,7 @@ class CrossEncoder(nn.Module):
             raise ArgumentTypeError(
                 f"activation_fn is {activation_fn!r} of type {type(activation_fn).__name__}; accepted: a function of a tensor"
             )
-        budget = check_batch_tokens(batch_tokens, self.device)
+        budget = TokenBudget(check_batch_tokens(batch_tokens, self.device))
         if not pairs:
             return torch.empty(0)
         logits = torch.empty((len(pairs), self.num_labels))
@@ -238,6 +240,7 @@ class CrossEncoder(nn.Module):
                 self._compute(tokens, budget, logits[first : first + len(tokens)], bar.advance)
                 first += len(tokens)
         report_non_finite(logits)
+        note_memory(budget)
         scores = activation_fn(logits)
         if self.num_labels == 1 and scores.dim() > 1:
             scores = scores.squeeze(-1)
@@ -246,11 +249,14 @@ class CrossEncoder(nn.Module):
     def _tokenize(self, pairs: list[tuple[str, str]]) -> TokenizedTexts:
         return self.tokenizer.encode_pairs(pairs, self._max_length, token_types=self.checkpoint.token_types)
 
-    def _compute(self, tokens: TokenizedTexts, budget: int, out: torch.Tensor, advance) -> None:
+    def _compute(self, tokens: TokenizedTexts, budget: TokenBudget, out: torch.Tensor, advance) -> None:
+        def logits_of(batch: PackedBatch) -> torch.Tensor:
+            return self.model(batch).float().cpu()
+
         with evaluating(self, self.model), torch.inference_mode():
             uncounted_id = self.model.encoder.config.uncounted_id
-            for indices, batch, logits in run_batches(tokens, budget, self.device, self.model, uncounted_id):
-                out[torch.from_numpy(indices)] = logits.float().cpu()
+            for indices, batch, logits in run_batches(tokens, budget, self.device, logits_of, uncounted_id):
+                out[torch.from_numpy(indices)] = logits
                 advance(len(indices), batch.num_tokens)
 
     # ---- beside scores --------------------------------------------------------------------------------------------

@@ -171,6 +171,26 @@ class EncodeOptions:
         ranges = check_ranges(ranges, precision, min(dimension, truncate_dim or dimension))
         return cls(prompt, wanted, normalize, truncate_dim, chunking, ends_normalized, precision, ranges)
 
+    @classmethod
+    def check_rows(
+        cls,
+        encoder,
+        prompt_name=None,
+        prompt=None,
+        normalize_embeddings=False,
+        truncate_dim=None,
+        chunk=None,
+        chunk_overlap=None,
+    ) -> EncodeOptions:
+        """The same for float32 rows of sentence features."""
+        wanted = (prompt_name, prompt, "sentence_embedding", "float32")
+        return cls.check(encoder, *wanted, normalize_embeddings, truncate_dim, chunk, chunk_overlap)
+
+    def width(self, encoder) -> int:
+        """E', columns of a sentence feature."""
+        dimension = encoder.get_sentence_embedding_dimension()
+        return dimension if self.truncate_dim is None else min(dimension, self.truncate_dim)
+
     def prompt_length(self, encoder) -> int:
         """Tokens of the prompt that a pooling without prompts leaves out."""
         leaves_out = any(

@@ -35,6 +35,10 @@ class MissingPackageError(SentcoreError, ImportError):
     """An optional package is needed for what was asked and is not installed."""
 
 
+class WorkerError(SentcoreError, RuntimeError):
+    """A worker process failed, and so would another in its place."""
+
+
 class TruncationWarning(UserWarning):
     """Texts were cut at the model's maximum length; what lies behind has no part in their features."""
 

@@ -23,26 +23,24 @@ from sentcore.encode_options import (
     pick_dtype,
     pick_max_length,
 )
-from sentcore.inputs.chunks import ChunkedTexts, tokenize_chunked
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.outputs.colbert import colbert_similarity
 from sentcore.outputs.similarity import check_similarity_fn, similarity, similarity_pairwise
 from sentcore.outputs.sparse import sparse_similarity
 from sentcore.outputs.specs import LinearSpec
-from sentcore.packed import PackedBatch, TokenizedTexts
+from sentcore.packed import PackedBatch
 from sentcore.pipeline import (
-    CutTexts,
-    WindowOutputs,
+    Call,
+    Progress,
+    WorkerPool,
+    as_workers,
     check_batch_tokens,
-    checked_windows,
-    encode_chunked,
-    evaluating,
+    check_devices,
+    checked_lists,
     hand_over,
-    one_ahead,
     progress_bar,
-    report_non_finite,
-    run_window,
+    window_size,
     windows,
 )
 from sentcore.word_cutters import WordCutter, word_cutter
@@ -159,6 +157,7 @@ class SentenceEncoder(nn.Module):
         chunk: str | None = None,
         chunk_overlap: int | None = None,
         ranges: np.ndarray | None = None,
+        devices: Sequence[str] | WorkerPool | None = None,
     ) -> np.ndarray | torch.Tensor | list | dict:
         """Features of sentences, in their order, as sentence-transformers' `encode` gives them.
 
@@ -180,6 +179,8 @@ class SentenceEncoder(nn.Module):
                 with one TruncationWarning a call.
             chunk_overlap: tokens shared by neighbouring windows; None for an eighth of a window.
             ranges: [2, E] float32 for int8 and uint8, from `sentcore.outputs.calibration_ranges`; None for those of this call.
+            devices: one process for each of these, as ["cuda:0", "cuda:1"] or ["cpu"] * 4, or what `start_workers` gave; for
+                sentence embeddings.
 
         Returns:
             [B, E] float32 (or `precision`); one row for one text. "token_embeddings": a list of [tokens, H] tensors. "sparse": a
@@ -195,19 +196,22 @@ class SentenceEncoder(nn.Module):
             *(truncate_dim, chunk, chunk_overlap, ranges),
         )
         if device is not None:
-            self._move(pick_device(device))
+            pick_dtype(self.dtype, pick_device(device))  # int8 and float16 do not run everywhere
+            self.to(device)
         budget = check_batch_tokens(batch_tokens, self.device)
-        cut = CutTexts(self._max_length)
-        with progress_bar(len(texts), show_progress_bar) as bar:
-            tokenized = cut.watch(one_ahead(windows(texts), lambda window: self._tokenize(window, options)))
-            parts = [self._compute(tokens, options, budget, bar.advance) for tokens in tokenized]
-        cut.warn()
+        with (
+            as_workers(devices, options.wanted, self.start_workers) as workers,
+            progress_bar(len(texts), show_progress_bar) as bar,
+        ):
+            call = Call(self, options, budget, bar.advance)
+            parts = list(call.run(windows(texts, window_size(len(texts), workers)), workers))
+        call.warn()
         target = self.device if convert_to_tensor else "numpy" if convert_to_numpy else "list"
         results = {}
         for name in options.wanted:
-            found = [part[name] for part in parts]
+            found = [part[name] for part in parts if name in part]
             if name == "sentence_embedding" and not found:
-                found = [torch.empty((0, self.get_sentence_embedding_dimension()))]
+                found = [torch.empty((0, options.width(self)))]
             results[name] = hand_over(name, found, precision, options.ranges, target)
         if single:
             results = {name: result[0] for name, result in results.items()}
@@ -225,6 +229,7 @@ class SentenceEncoder(nn.Module):
         window: int = 8192,
         chunk: str | None = None,
         chunk_overlap: int | None = None,
+        devices: Sequence[str] | WorkerPool | None = None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Features of any number of texts in bounded memory.
 
@@ -233,43 +238,48 @@ class SentenceEncoder(nn.Module):
             block is read and tokenized while one is computed. A bad text is an error that names its position; the blocks
             before it have been given.
         """
-        options = EncodeOptions.check(
-            *(self, prompt_name, prompt, "sentence_embedding", "float32"),
-            *(normalize_embeddings, truncate_dim, chunk, chunk_overlap),
-        )
+        first = 0
+        for rows in self.encode_windows(
+            *(windows(sentences, window), batch_tokens, show_progress_bar, devices),
+            **{"prompt_name": prompt_name, "prompt": prompt, "normalize_embeddings": normalize_embeddings},
+            **{"truncate_dim": truncate_dim, "chunk": chunk, "chunk_overlap": chunk_overlap},
+        ):
+            yield np.arange(first, first + len(rows), dtype=np.int64), rows
+            first += len(rows)
+
+    def encode_windows(
+        self,
+        lists: Iterable[list[str]],
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | Progress | None = None,
+        devices: Sequence[str] | WorkerPool | None = None,
+        **options,
+    ) -> Iterator[np.ndarray]:
+        """`encode_iter`, with its options, for texts that come in lists already: [b, E] float32 of each list, in order.
+
+        A list's features depend on no other list, so lists of fixed size can be made again one by one with the same bits.
+        """
+        options = EncodeOptions.check_rows(self, **options)
         budget = check_batch_tokens(batch_tokens, self.device)
-        first, cut = 0, CutTexts(self._max_length)
-        with progress_bar(None, show_progress_bar) as bar:
-            checked = checked_windows(sentences, window)
-            for tokens in cut.watch(one_ahead(checked, lambda texts: self._tokenize(texts, options))):
-                rows = self._compute(tokens, options, budget, bar.advance)["sentence_embedding"]
-                report_non_finite(rows, first)
-                yield np.arange(first, first + len(tokens), dtype=np.int64), rows.numpy()
-                first += len(tokens)
-        cut.warn()
+        with (
+            as_workers(devices, options.wanted, self.start_workers) as workers,
+            progress_bar(None, show_progress_bar) as bar,
+        ):
+            call = Call(self, options, budget, bar.advance)
+            for outputs in call.run(checked_lists(lists), workers):
+                rows = outputs.get("sentence_embedding")
+                yield np.empty((0, options.width(self)), np.float32) if rows is None else rows.numpy()
+        call.warn()
 
-    def _move(self, device: torch.device) -> None:
-        pick_dtype(self.dtype, device)  # int8 and float16 do not run everywhere
-        self.to(device)
+    def start_workers(self, devices: Sequence[str]) -> WorkerPool:
+        """Processes that `encode(..., devices=pool)` uses in any number of calls, each with these weights as they are now.
 
-    def _tokenize(self, texts: list[str], options: EncodeOptions) -> TokenizedTexts | ChunkedTexts:
-        if options.prompt:
-            texts = [options.prompt + text for text in texts]
-        if options.chunking is not None:
-            return tokenize_chunked(self.tokenizer, texts, options.chunking)
-        return self.tokenizer.encode(texts, max_length=self._max_length)
+        A context manager; `close()` ends them. One that dies is said and replaced, and its texts are computed again.
 
-    def _compute(self, tokens: TokenizedTexts | ChunkedTexts, options: EncodeOptions, budget: int, advance):
-        def run(some: TokenizedTexts, finish, told) -> WindowOutputs:
-            prompt_length = options.prompt_length(self)
-            return run_window(self.model, some, options.wanted, finish, budget, self.device, prompt_length, told)
-
-        with evaluating(self, self.model):
-            if isinstance(tokens, ChunkedTexts):
-                return encode_chunked(
-                    tokens, options.chunking.mode, options.ends_normalized, run, options.finish, advance
-                )
-            return run(tokens, options.finish, advance)
+        Args:
+            devices: of each process: ["cuda:0", "cuda:1"], ["cpu"] * 4, ...
+        """
+        return WorkerPool(self, [pick_device(device) for device in check_devices(devices)])
 
     # ---- beside encode --------------------------------------------------------------------------------------------
 

@@ -76,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and type(error).__name__ != "OutOfMemoryError":
             raise
-        return _fail(f"out of memory ({error or 'no more to be had'}); lower --batch-tokens", 1)
+        return _fail(
+            f"out of memory ({error or 'no more to be had'}); batches get smaller by themselves, so lower --max-length",
+            1,
+        )
 
 
 def _fail(message: str, status: int) -> int:

@@ -29,7 +29,8 @@ def count_or_zero(value: str) -> int:
 def output_file(path: Path, kinds: tuple[str, ...]) -> Path:
     """`path` of --output, once it is known that a file of one of these kinds can be written there."""
     if path.suffix not in kinds:
-        raise ArgumentValueError(f"--output is {path}; accepted: a file name ending in {' or '.join(kinds)}")
+        accepted = " or ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
+        raise ArgumentValueError(f"--output is {path}; accepted: a file name ending in {accepted}")
     if not path.parent.is_dir():
         raise MissingFileError(f"--output is {path}, and there is no folder {path.parent}; make it first")
     if path.exists() and not path.is_file():

@@ -1,4 +1,4 @@
-"""Features of texts, as JSON lines or a NumPy file."""
+"""Features of texts, as JSON lines, a NumPy file or a parquet file."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentcore.cli.arguments import count, count_or_zero, output_file
-from sentcore.cli.choices import BACKENDS, CHUNK_MODES, DTYPES, PRECISIONS
-from sentcore.cli.readers import check_input, check_text, read_file, read_standard_input
+from sentcore.cli.arguments import count, count_or_zero
+from sentcore.cli.choices import BACKENDS, CHUNK_MODES, DTYPES, ON_ERROR, PRECISIONS
+from sentcore.cli.files import check_input, check_keep, check_output
 from sentcore.errors import ArgumentValueError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from sentcore.cli.writers import Writer
     from sentcore.sentence_encoder import SentenceEncoder
-
-OUTPUT_KINDS = (".npy", ".jsonl")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,15 +32,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--input",
         metavar="FILE",
-        help="txt (a text a line), jsonl or csv, also .gz; - for standard input, a text a line",
+        help="txt (a text a line), jsonl or csv, also .gz, or parquet; - for standard input, a text a line",
     )
-    add("--column", help="field of a jsonl or csv file that holds the text (default: text)")
+    add("--column", help="field of a jsonl, csv or parquet file that holds the text (default: text)")
+    add("--id", metavar="COLUMN", help="column of the input that is written beside each feature (jsonl, parquet)")
+    add("--keep", metavar="A,B,...", help="more such columns; without any, the text is")
     add("-m", "--model", default="minilm", help='"minilm" (default), a local folder, or a hub id')
     add(
         "-o",
         "--output",
         metavar="OUT",
-        help=".npy or .jsonl file; default: JSON lines on standard output",
+        help=".npy, .jsonl or .parquet file; default: JSON lines on standard output",
+    )
+    add("--resume", action="store_true", help="go on where the same command was cut off")
+    add(
+        "--on-error",
+        choices=ON_ERROR,
+        default="fail",
+        help="a row that cannot be read: stop there (default), leave it out, or write null in its place",
     )
     add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
     add("--batch-tokens", type=count, metavar="N", help="tokens computed at once; bounds memory")
@@ -60,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the features are written in; int8 and uint8 scale each column over all texts",
     )
     add("--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one")
+    add("--workers", type=count, metavar="N", default=1, help="processes that share the work, on CPU or over the GPUs")
     add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
     add(
         "--max-length",
@@ -79,14 +84,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encodes what `args` names; 0, or an exception that says what went wrong."""
-    output = _check_output(args)
+    output = check_output(args)
+    check_keep(args, output)
     texts = _texts(args)
-    # Only now what takes time to import and to load.
+    if output is not None:
+        from sentcore.cli.to_file import encode_to_file
+
+        encode_to_file(args, output, texts)
+        return 0
+    from sentcore.pipeline.corpus import read_file
+
+    if texts is None:
+        texts = read_file(Path(args.input), args.column)
+    # Only now what takes time to load.
     from sentcore.cli.precision import in_precision
-    from sentcore.cli.writers import JsonLinesWriter, NpyWriter, replacing
+    from sentcore.cli.writers import JsonLinesWriter
+
+    encoder = load_encoder(args)
+    writer = JsonLinesWriter(sys.stdout.buffer)
+    rows = 0
+    for block, features in in_precision(_blocks(encoder, texts, args), args.precision, None):
+        writer.write(block, features)
+        rows += len(block)
+    if rows == 0 and not args.quiet:
+        print("sentcore: no texts were found, so there are no features", file=sys.stderr)
+    return 0
+
+
+def load_encoder(args: argparse.Namespace) -> SentenceEncoder:
+    """The encoder asked for."""
     from sentcore.sentence_encoder import SentenceEncoder
 
-    encoder = SentenceEncoder(
+    return SentenceEncoder(
         args.model,
         device=args.device,
         dtype=args.dtype,
@@ -94,30 +123,36 @@ def run(args: argparse.Namespace) -> int:
         max_length=args.max_length,
         local_files_only=args.local_files_only,
     )
-    with nullcontext(sys.stdout.buffer) if output is None else replacing(output) as file:
-        writer: Writer
-        if output is not None and output.suffix == ".npy":
-            writer = NpyWriter(file, _dimension(encoder, args.truncate_dim), args.precision)
-        else:
-            writer = JsonLinesWriter(file)
-        folder = None if output is None else output.parent
-        rows = 0
-        for block, features in in_precision(_blocks(encoder, texts, args), args.precision, folder):
-            writer.write(block, features)
-            rows += len(block)
-        writer.finish()
-    if not args.quiet:
-        if rows == 0:
-            print("sentcore: no texts were found, so there are no features", file=sys.stderr)
-        if output is not None:
-            print(f"sentcore: wrote {rows} features to {output}", file=sys.stderr)
-    return 0
+
+
+def encode_options(args: argparse.Namespace) -> dict:
+    """The options of encode_iter and encode_windows."""
+    return {
+        "prompt_name": args.prompt_name,
+        "prompt": args.prompt,
+        "batch_tokens": args.batch_tokens,
+        "normalize_embeddings": args.normalize,
+        "truncate_dim": args.truncate_dim,
+        "chunk": args.chunk,
+        "chunk_overlap": args.chunk_overlap,
+    }
+
+
+def worker_devices(args: argparse.Namespace, encoder: SentenceEncoder) -> list[str] | None:
+    """A device for each of --workers: the encoder's, or all GPUs in turn where none was named."""
+    if args.workers == 1:
+        return None
+    import torch
+
+    if encoder.device.type == "cuda" and args.device in (None, "cuda"):
+        return [f"cuda:{k % torch.cuda.device_count()}" for k in range(args.workers)]
+    return [str(encoder.device)] * args.workers
 
 
 def _blocks(
     encoder: SentenceEncoder, texts: Iterable[str], args: argparse.Namespace
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """(texts, their features [b, E] float32), a block at a time; holds the texts of one block only."""
+    """(texts, their features [b, E] float32), a block at a time; holds the texts of a few blocks only."""
     held: deque[str] = deque()
 
     def remembered() -> Iterator[str]:
@@ -126,29 +161,15 @@ def _blocks(
             yield text
 
     # A bar would be torn apart by results printed on the same terminal.
-    printing = args.output is None and sys.stdout.isatty()
-    bar = sys.stderr.isatty() and not (args.quiet or args.text or printing)
+    bar = sys.stderr.isatty() and not (args.quiet or args.text or sys.stdout.isatty())
     for index, rows in encoder.encode_iter(
-        remembered(),
-        prompt_name=args.prompt_name,
-        prompt=args.prompt,
-        batch_tokens=args.batch_tokens,
-        show_progress_bar=bar,
-        normalize_embeddings=args.normalize,
-        truncate_dim=args.truncate_dim,
-        chunk=args.chunk,
-        chunk_overlap=args.chunk_overlap,
+        remembered(), show_progress_bar=bar, devices=worker_devices(args, encoder), **encode_options(args)
     ):
         yield [held.popleft() for _ in range(len(index))], rows
 
 
-def _dimension(encoder: SentenceEncoder, truncate_dim: int | None) -> int:
-    dimension = encoder.get_sentence_embedding_dimension()
-    return dimension if truncate_dim is None else min(dimension, truncate_dim)
-
-
-def _texts(args: argparse.Namespace) -> Iterable[str]:
-    """The texts asked for; what can be refused before a model is loaded is refused here."""
+def _texts(args: argparse.Namespace) -> Iterable[str] | None:
+    """The texts asked for, None for those of --input FILE; what can be refused before a model is loaded is refused here."""
     if args.text and args.input is not None:
         raise ArgumentValueError(f"TEXT and --input {args.input} are both given; accepted: one of them")
     if args.prompt is not None and args.prompt_name is not None:
@@ -156,40 +177,31 @@ def _texts(args: argparse.Namespace) -> Iterable[str]:
     from_file = args.input not in (None, "-")
     if args.column is not None and not from_file:
         raise ArgumentValueError(
-            f"--column is {args.column!r} without a file; accepted: together with --input FILE.jsonl or FILE.csv"
+            f"--column is {args.column!r} without a file; accepted: together with --input FILE.jsonl, .csv or .parquet"
         )
+    if args.resume and not from_file:
+        raise ArgumentValueError(
+            "--resume is given without --input FILE; accepted: with a file, which can be read again"
+        )
+    if from_file:
+        path = check_input(Path(args.input), args.column)
+        if args.output is not None and path.resolve() == Path(args.output).resolve():
+            raise ArgumentValueError(f"--output is the input file {path}; name another file")
+        args.column = args.column or "text"
+        return None
+    args.column = "text"
     if args.text:
+        from sentcore.pipeline.corpus.rows import check_text
+
         for position, text in enumerate(args.text, 1):
             problem = check_text(text)
             if problem:
                 raise ArgumentValueError(f"TEXT {position} {problem}")
         return args.text
-    if from_file:
-        path = check_input(Path(args.input), args.column)
-        if args.output is not None and path.resolve() == Path(args.output).resolve():
-            raise ArgumentValueError(f"--output is the input file {path}; name another file")
-        texts = read_file(path, args.column or "text")
-        first = list(_first(texts))
-        return chain(first, texts)
     if args.input is None and sys.stdin.isatty():
         raise ArgumentValueError(
             "there is nothing to encode; give TEXT, or --input FILE, or pipe texts into standard input, one a line"
         )
+    from sentcore.pipeline.corpus import read_standard_input
+
     return read_standard_input(sys.stdin)
-
-
-def _first(texts: Iterator[str]) -> Iterator[str]:
-    for text in texts:
-        yield text
-        return
-
-
-def _check_output(args: argparse.Namespace) -> Path | None:
-    if args.output is None:
-        return None
-    path = Path(args.output)
-    if path.suffix == ".parquet":
-        raise ArgumentValueError(
-            f"--output is {path}; parquet is not supported yet, accepted: {', '.join(OUTPUT_KINDS)}"
-        )
-    return output_file(path, OUTPUT_KINDS)

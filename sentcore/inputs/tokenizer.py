@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from itertools import chain
 from pathlib import Path
 
@@ -21,8 +24,19 @@ CHUNK = 1024  # texts handed to Rust at once; its results are large until their 
 CHARACTERS = 2_000_000  # the same of whole texts, of which a single one may have more
 
 
+def _alone(method: Callable) -> Callable:
+    """The method, in one thread at a time: truncation is a state of the Rust object, on in the middle of some of them."""
+
+    @wraps(method)
+    def locked(self: Tokenizer, *args, **kwargs):
+        with self._lock():
+            return method(self, *args, **kwargs)
+
+    return locked
+
+
 class Tokenizer:
-    """The tokenizer of a model folder.
+    """The tokenizer of a model folder; threads may share it.
 
     Args:
         rust: the tokenizers library's object; its own padding and truncation are switched off.
@@ -43,6 +57,19 @@ class Tokenizer:
         self.max_length = max_length
         self._shortener = Shortener(rust)
         self._words = None if words is None else Words(rust, self._shortener, words)
+        self._locks: dict[int, threading.RLock] = {}
+
+    def _lock(self) -> threading.RLock:
+        pid = os.getpid()
+        if pid not in self._locks:
+            # In a forked process a lock stays as it was, held by a thread that is not there, and truncation may be on.
+            if self._locks:
+                self._rust.no_truncation()
+            self._locks = {**self._locks, pid: self._locks.get(pid) or threading.RLock()}
+        return self._locks[pid]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_locks": {}}
 
     @classmethod
     def from_folder(
@@ -76,6 +103,7 @@ class Tokenizer:
             _lower_case_first(rust)
         return cls(rust, max_length, words)
 
+    @_alone
     def encode(self, texts: list[str], max_length: int | None = None) -> TokenizedTexts:
         """Token ids of B texts with special tokens, each text cut at max_length tokens."""
         limit = self.max_length if max_length is None else max_length
@@ -106,6 +134,7 @@ class Tokenizer:
             truncated=np.array(truncated, dtype=np.bool_),
         )
 
+    @_alone
     def encode_pairs(
         self, pairs: list[tuple[str, str]], max_length: int | None = None, token_types: bool = True
     ) -> TokenizedTexts:
@@ -167,6 +196,7 @@ class Tokenizer:
         before, behind = self._special_ids()
         return len(before), len(behind)
 
+    @_alone
     def _special_ids(self) -> tuple[list[int], list[int]]:
         encoding = self._rust.encode("a")
         ids, mask = encoding.ids, encoding.special_tokens_mask
@@ -174,6 +204,7 @@ class Tokenizer:
             return ids[:1], ids[1:]
         return ids[: mask.index(0)], ids[len(ids) - mask[::-1].index(0) :]
 
+    @_alone
     def _encode_by_words(self, texts: list[str], limit: int) -> TokenizedTexts:
         before, behind = self._special_ids()
         room = limit - len(before) - len(behind)
@@ -188,6 +219,7 @@ class Tokenizer:
             truncated=np.array([len(body) > room for body in bodies], dtype=np.bool_),
         )
 
+    @_alone
     def _whole(self, texts: list[str]) -> list[np.ndarray]:
         if self._words is not None:
             before, behind = self._special_ids()
@@ -198,6 +230,7 @@ class Tokenizer:
         """`encode`, for one text too."""
         return self.encode([texts] if isinstance(texts, str) else texts, max_length)
 
+    @_alone
     def prompt_length(self, prompt: str) -> int:
         """Tokens a prompt takes at the start of a text: its own with special tokens, less a closing one."""
         if self._words is not None:
@@ -225,6 +258,7 @@ class Tokenizer:
         decoded = (self._rust.decode([int(token_id)], skip_special_tokens=False) for token_id in token_ids)
         return [_readable(text, piece) for text, piece in zip(decoded, pieces, strict=True)]
 
+    @_alone
     def special_ids(self, names: Iterable[str]) -> list[int]:
         """Ids of what this tokenizer puts around a text, of its unknown token, and of the special tokens in `names`."""
         model = json.loads(self._rust.to_str())["model"]  # Unigram tells of its unknown token nowhere else

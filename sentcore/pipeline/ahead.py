@@ -34,7 +34,7 @@ def one_ahead(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[M
     with ThreadPoolExecutor(1, thread_name_prefix="sentcore-ahead") as pool:
         pending: Future[Made] | None = None
         while there:
-            made = pool.submit(make, item) if error is None else None
+            made = _submitted(pool, make, item) if error is None else None
             if pending is not None:
                 yield pending.result()
             if error is not None:
@@ -44,3 +44,15 @@ def one_ahead(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[M
             following = None
         if pending is not None:
             yield pending.result()
+
+
+def _submitted(pool: ThreadPoolExecutor, make: Callable[[Item], Made], item: Item) -> Future[Made]:
+    try:
+        return pool.submit(make, item)
+    except RuntimeError:  # the interpreter is going down, and starts no thread any more: this one does the work
+        made: Future[Made] = Future()
+        try:
+            made.set_result(make(item))
+        except Exception as error:
+            made.set_exception(error)
+        return made

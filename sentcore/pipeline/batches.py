@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from sentcore.inputs.packing import pack_batch
 from sentcore.inputs.planning import plan_batches
 from sentcore.inputs.texts import check_texts
 from sentcore.packed import PackedBatch, TokenizedTexts
+from sentcore.pipeline.memory import TokenBudget, free_cached, is_out_of_memory
+
+Result = TypeVar("Result")
 
 WINDOW = 32_768  # texts tokenized at once; what is held of a corpus beside its results
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
@@ -44,24 +48,48 @@ def windows(texts: Iterable[str], size: int = WINDOW) -> Iterator[list[str]]:
         yield window
 
 
-def checked_windows(sentences: Iterable[str], size: int) -> Iterator[list[str]]:
+def checked_lists(lists: Iterable[list[str]]) -> Iterator[list[str]]:
     """The same of what is checked to be texts; a bad one is named by its place in all of them."""
     first = 0
-    for texts in windows(sentences, size):
+    for texts in lists:
         yield check_texts(texts, first)[0]
         first += len(texts)
 
 
 def run_batches(
     tokens: TokenizedTexts,
-    batch_tokens: int,
+    budget: TokenBudget,
     device: torch.device,
-    compute: Callable[[PackedBatch], object],
+    compute: Callable[[PackedBatch], Result],
     uncounted_id: int | None = None,
-) -> Iterator[tuple[np.ndarray, PackedBatch, object]]:
-    """(indices [b] int64 into `tokens`, the batch, what `compute` made of it) for every planned batch."""
-    order, starts = plan_batches(tokens.lengths, batch_tokens)
-    for first, last in pairwise(starts):
-        indices = order[first:last]
-        batch = pack_batch(tokens, indices, device=device, uncounted_id=uncounted_id)
-        yield indices, batch, compute(batch)
+) -> Iterator[tuple[np.ndarray, PackedBatch, Result]]:
+    """(indices [b] int64 into `tokens`, the batch, what `compute` made of it) for every planned batch.
+
+    Where a batch of several sentences runs out of memory, it and what is left are planned again under half of its tokens;
+    `budget` grows back as batches fit. A sentence that does not fit alone raises what ran out.
+    """
+    lengths = tokens.lengths
+    left = np.arange(len(tokens))
+    while len(left):
+        order, starts = plan_batches(lengths[left], budget.now)
+        order = left[order]
+        left = order[:0]
+        for first, last in pairwise(starts):
+            indices = order[first:last]
+            try:
+                batch = pack_batch(tokens, indices, device=device, uncounted_id=uncounted_id)
+                result = compute(batch)
+            except Exception as error:
+                if len(indices) == 1 or not is_out_of_memory(error):
+                    raise
+                result = None
+            # Outside the handler: what failed is let go with its frames.
+            if result is None:
+                budget.failed(int(lengths[indices].sum()))
+                free_cached(device)
+                left = order[first:]
+                break
+            yield indices, batch, result
+            if budget.fitted():
+                left = order[last:]
+                break

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sentcore.errors import TruncationWarning
 from sentcore.inputs.chunks import ChunkedTexts
 from sentcore.packed import TokenizedTexts
 from sentcore.pipeline.window import WindowOutputs
@@ -96,28 +94,3 @@ def _select(tokens: TokenizedTexts, indices: np.ndarray) -> TokenizedTexts:
         token_type_ids=None if types is None else types[source],
         truncated=tokens.truncated[indices],
     )
-
-
-class CutTexts:
-    """Counts the texts that are cut at max_length, to say so once."""
-
-    def __init__(self, max_length: int) -> None:
-        self._max_length = max_length
-        self._texts = self._cut = 0
-
-    def watch(self, tokenized: Iterable[TokenizedTexts | ChunkedTexts]) -> Iterator[TokenizedTexts | ChunkedTexts]:
-        """The same, counted as they are used."""
-        for tokens in tokenized:
-            self._texts += len(tokens)
-            self._cut += int(tokens.truncated.sum())
-            yield tokens
-
-    def warn(self) -> None:
-        """One TruncationWarning, if there is anything to say."""
-        if self._cut:
-            warnings.warn(
-                f"{self._cut} of {self._texts} texts are longer than {self._max_length} tokens and were cut there; "
-                "chunk='mean' or chunk='max' (--chunk) encodes all of a text",
-                TruncationWarning,
-                stacklevel=3,
-            )

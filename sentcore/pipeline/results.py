@@ -42,7 +42,6 @@ def hand_over(name: str | None, parts: list, precision: str, ranges: np.ndarray 
     """
     if name == "sentence_embedding":
         rows = torch.cat(parts)
-        report_non_finite(rows, stacklevel=4)
         if precision != "float32":
             rows = torch.from_numpy(quantize(rows.numpy(), precision, ranges))
         return list(rows) if target == "list" else _converted(rows, target)
@@ -62,13 +61,18 @@ def _converted(rows: torch.Tensor, target: str | torch.device) -> np.ndarray | t
     return rows.numpy() if target == "numpy" else rows
 
 
-def report_non_finite(rows: torch.Tensor, first: int = 0, stacklevel: int = 3) -> None:
-    """Warns of rows [B, E] that hold NaN or infinity; `first` is the first row's place in the whole input."""
+def non_finite_rows(rows: torch.Tensor) -> list[int]:
+    """Which of the rows [B, E] hold NaN or infinity."""
     if not rows.numel() or math.isfinite(rows.sum()):  # a sum of finite values that overflows is looked at below
-        return
-    bad = (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist()
+        return []
+    return (~torch.isfinite(rows).all(dim=1)).nonzero().flatten().tolist()
+
+
+def report_non_finite(rows: torch.Tensor, stacklevel: int = 3) -> None:
+    """Warns of rows [B, E] that hold NaN or infinity."""
+    bad = non_finite_rows(rows)
     if bad:
-        shown = ", ".join(str(first + index) for index in bad[:5])
+        shown = ", ".join(map(str, bad[:5]))
         warnings.warn(
             f"{len(bad)} of {len(rows)} features are NaN or infinite (sentences {shown}"
             f"{', ...' if len(bad) > 5 else ''}); use dtype='float32' for these",

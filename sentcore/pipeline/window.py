@@ -12,6 +12,7 @@ import torch
 from sentcore.model import Features, SentenceModel
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline.batches import run_batches
+from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.results import items_of
 
 # output value -> a [B, E] tensor for "sentence_embedding", else a list of B items
@@ -23,7 +24,7 @@ def run_window(
     tokens: TokenizedTexts,
     wanted: tuple[str | None, ...],
     finish: Callable[[torch.Tensor], torch.Tensor],
-    batch_tokens: int,
+    budget: TokenBudget,
     device: torch.device,
     prompt_length: int,
     advance: Callable[[int, int], None],
@@ -35,26 +36,35 @@ def run_window(
         tokens: B tokenized texts.
         wanted: output values; None for a dict of everything dense per sentence.
         finish: [b, E] -> [b, E'], what is done to rows of sentence features.
-        batch_tokens: token budget of one batch.
+        budget: tokens of one batch.
         prompt_length: tokens that a pooling without prompts leaves out.
         advance: told the sentences and tokens of every batch that is done.
     """
     run = partial(model, prompt_length=prompt_length, sparse="sparse" in wanted, colbert="colbert" in wanted)
     if wanted == ("sentence_embedding",) and tokens.lengths.min(initial=1) > 0:
         run = partial(_sentence_features, model, prompt_length)
+
+    def compute(batch: PackedBatch) -> dict[str | None, torch.Tensor | list]:
+        # All that takes memory of a batch, so that a batch that does not fit has left nothing behind.
+        features = run(batch)
+        return {
+            name: finish(features.sentence_embedding).float().cpu()
+            if name == "sentence_embedding"
+            else list(_items(name, batch, features, finish))
+            for name in wanted
+        }
+
     uncounted_id = model.encoder.config.uncounted_id
     out: WindowOutputs = {}
     with torch.inference_mode():
-        for indices, batch, features in run_batches(tokens, batch_tokens, device, run, uncounted_id):
-            for name in wanted:
+        for indices, batch, found in run_batches(tokens, budget, device, compute, uncounted_id):
+            for name, part in found.items():
                 if name == "sentence_embedding":
-                    rows = finish(features.sentence_embedding).float().cpu()
                     if name not in out:
-                        out[name] = torch.empty((len(tokens), rows.shape[1]))
-                    out[name][torch.from_numpy(indices)] = rows
+                        out[name] = torch.empty((len(tokens), part.shape[1]))
+                    out[name][torch.from_numpy(indices)] = part
                 else:
-                    items = out.setdefault(name, [None] * len(tokens))
-                    _place(items, indices, _items(name, batch, features, finish))
+                    _place(out.setdefault(name, [None] * len(tokens)), indices, part)
             advance(len(indices), batch.num_tokens)
     # Outside inference mode a copy is a tensor that autograd may take.
     return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in out.items()}
@@ -79,6 +89,6 @@ def _colbert(batch: PackedBatch, rows: torch.Tensor) -> Iterator[torch.Tensor]:
         yield rows[first + 1 : last]
 
 
-def _place(items: list, indices: np.ndarray, found: Iterator) -> None:
+def _place(items: list, indices: np.ndarray, found: list) -> None:
     for index, item in zip(indices, found, strict=True):
         items[index] = item

@@ -1,11 +1,15 @@
 """A tiny encoder in the place of the real one, and helpers for the command line."""
 
 import io
+import os
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from sentcore.cli import main
 from sentcore.errors import ArgumentValueError
@@ -16,6 +20,9 @@ class TinyEncoder:
 
     made: ClassVar[list] = []  # the keyword arguments of every encoder made
     window = 3
+    device = torch.device("cpu")
+    dtype = torch.float32
+    checkpoint = SimpleNamespace(folder=Path(__file__).parent)
 
     def __init__(self, model, **options):
         type(self).made.append({"model": model, **options})
@@ -41,6 +48,16 @@ class TinyEncoder:
         if block:
             yield given()
 
+    def encode_windows(
+        self, lists, show_progress_bar=None, prompt=None, prompt_name=None, truncate_dim=None, **options
+    ):
+        type(self).made.append({"prompt": prompt, "prompt_name": prompt_name, **options})
+        for texts in lists:
+            rows = np.zeros((len(texts), 8), dtype=np.float32)
+            for row, text in zip(rows, texts, strict=True):
+                row[:] = self.row(text)
+            yield rows[:, :truncate_dim]
+
     @staticmethod
     def row(text):
         total = sum(map(ord, text)) % 997
@@ -50,8 +67,13 @@ class TinyEncoder:
 
 @pytest.fixture
 def tiny(monkeypatch):
+    import sentcore.pipeline.corpus.parquet
+    import sentcore.pipeline.corpus.sources
     import sentcore.sentence_encoder
 
+    monkeypatch.setattr(sentcore.pipeline.corpus.sources, "SHARD_ROWS", 3)
+    monkeypatch.setattr(sentcore.pipeline.corpus.parquet, "SHARD_ROWS", 3)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # hundreds of shards go through a disk that others use too
     monkeypatch.setattr(sentcore.sentence_encoder, "SentenceEncoder", TinyEncoder)
     monkeypatch.setattr(TinyEncoder, "made", [])
     return TinyEncoder

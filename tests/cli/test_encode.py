@@ -64,7 +64,15 @@ def test_options_reach_the_encoder(tiny, sentcore_command):
         "normalize_embeddings": True,
         "chunk": "max",
         "chunk_overlap": 0,
+        "devices": None,
     }
+
+
+@pytest.mark.parametrize("output", [[], ["-o", "out.npy"]])
+def test_workers_are_devices(tiny, sentcore_command, monkeypatch, tmp_path, output):
+    monkeypatch.chdir(tmp_path)
+    assert sentcore_command("encode", "a", "--workers", 2, *output)[0] == 0
+    assert tiny.made[1]["devices"] == ["cpu", "cpu"]
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -158,9 +166,15 @@ def test_nan_is_null_in_json(tiny, sentcore_command, monkeypatch):
         (["encode", "a", "--input", "f.txt"], "both"),
         (["encode", "a", "--prompt", "p", "--prompt-name", "q"], "both"),
         (["encode", "a", "--column", "c"], "--column"),
-        (["encode", "a", "-o", "out.parquet"], "not supported yet"),
         (["encode", "a", "-o", "out.bin"], ".npy"),
-        (["encode", "--input", "in.parquet"], "not supported yet"),
+        (["encode", "--input", "in.parquet.gz"], ".parquet"),
+        (["encode", "a", "--resume"], "--resume"),
+        (["encode", "a", "--on-error", "skip"], "--output"),
+        (["encode", "a", "-o", "out.npy", "--resume"], "--input FILE"),
+        (["encode", "a", "--keep", "b"], "--keep"),
+        (["encode", "--input", "in.txt", "-o", "o.jsonl", "--id", "b"], "--id"),
+        (["encode", "--input", "in.csv", "-o", "o.jsonl", "--keep", "b,b"], "each once"),
+        (["encode", "a", "-o", "o.npy", "--on-error", "null", "--precision", "int8"], "no value"),
         (["encode", "--input", "in.pdf"], ".jsonl"),
         (["encode", "--input", "in.txt", "--column", "c"], "no columns"),
         (["encode", "half \ud83d"], "U+D83D"),
@@ -204,17 +218,19 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tiny, sentcore_command, 
     assert status == 1
     assert "in.jsonl, line 8" in err
     left = {"in.jsonl"} | ({"out.jsonl"} if kind == "jsonl" else set())
+    assert "6 rows are done and kept" in err
+    left.add(f"out.{kind}.parts")
     assert {path.name for path in tmp_path.iterdir()} == left
     if kind == "jsonl":
         assert output.read_text() == "old"
 
 
 def test_ctrl_c_is_130_and_one_line(tiny, sentcore_command, monkeypatch, tmp_path):
-    def interrupted(self, sentences, **options):
-        yield np.arange(1), np.zeros((len([next(iter(sentences))]), 8), dtype=np.float32)
+    def interrupted(self, lists, **options):
+        yield np.zeros((len(next(iter(lists))), 8), dtype=np.float32)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tiny, "encode_iter", interrupted)
+    monkeypatch.setattr(tiny, "encode_windows", interrupted)
     status, _, err = sentcore_command("encode", "a", "b", "-o", tmp_path / "out.npy")
     assert status == 130
     assert err == "sentcore: interrupted\n"
@@ -229,7 +245,7 @@ def test_out_of_memory_says_what_to_lower(tiny, sentcore_command, monkeypatch):
     monkeypatch.setattr(tiny, "encode_iter", full)
     status, _, err = sentcore_command("encode", "a")
     assert status == 1
-    assert "--batch-tokens" in err
+    assert "--max-length" in err
 
 
 def test_memory_holds_one_block_of_texts(tiny, sentcore_command, monkeypatch, tmp_path):
@@ -249,13 +265,11 @@ def test_memory_holds_one_block_of_texts(tiny, sentcore_command, monkeypatch, tm
         def write(self, texts, rows):
             written.extend(texts)
 
-        def finish(self):
-            pass
-
     import sentcore.cli.writers as writers
+    import sentcore.pipeline.corpus as corpus
 
     (tmp_path / "in.txt").write_text("a")
-    monkeypatch.setattr(encode_command, "read_file", endless)
+    monkeypatch.setattr(corpus, "read_file", endless)
     monkeypatch.setattr(writers, "JsonLinesWriter", Counting)
     assert sentcore_command("encode", "--input", tmp_path / "in.txt")[0] == 0
     assert written == [str(number) for number in range(30)]

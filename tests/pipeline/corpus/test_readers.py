@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from sentcore.cli.readers import InputError, read_file
+from sentcore.pipeline.corpus import InputError, read_file
 
 
 @pytest.mark.parametrize(

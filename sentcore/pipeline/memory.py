@@ -1,0 +1,57 @@
+"""Out of memory: how it is told from any other error, and a token budget that gives way to it and comes back."""
+
+from __future__ import annotations
+
+import torch
+
+# What torch's allocators, and C++ beneath it, say where they raise a plain RuntimeError.
+_SAID = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "std::bad_alloc",
+)
+RESTORE_AFTER = 32  # batches without a failure until the budget is doubled again
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory was not to be had, on the host or a device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return type(error) is RuntimeError and any(said in str(error) for said in _SAID)
+
+
+class TokenBudget:
+    """Tokens in a batch: what was asked for, less while memory is short.
+
+    Attributes:
+        asked: the budget without a failure.
+        now: the present one.
+        lowest: the smallest so far; below `asked` where memory ran out.
+    """
+
+    def __init__(self, asked: int) -> None:
+        self.asked = self.now = self.lowest = asked
+        self._since = 0
+
+    def failed(self, tokens: int) -> None:
+        """A batch of so many tokens did not fit."""
+        self.now = max(1, min(self.now, tokens) // 2)
+        self.lowest = min(self.lowest, self.now)
+        self._since = 0
+
+    def fitted(self) -> bool:
+        """A batch fitted; True when the budget grew by that."""
+        if self.now == self.asked:
+            return False
+        self._since += 1
+        if self._since < RESTORE_AFTER:
+            return False
+        self.now = min(self.asked, 2 * self.now)
+        self._since = 0
+        return True
+
+
+def free_cached(device: torch.device) -> None:
+    """Hands a GPU's cached blocks back, so that smaller ones can be made of them."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

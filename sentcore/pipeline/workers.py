@@ -1,0 +1,304 @@
+"""Several processes on one machine, each with the encoder: windows handed out, rows back in order, a dead worker replaced."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from multiprocessing.connection import Connection, wait
+from typing import IO
+
+import numpy as np
+import torch
+
+from sentcore.errors import ArgumentTypeError, ArgumentValueError, WorkerError
+from sentcore.pipeline.batches import WINDOW
+from sentcore.pipeline.notes import Notes
+
+_ATTEMPTS = 3  # workers that one window may take along
+_BYTES_A_VALUE = 4
+_SERVE = "import sys; sys.path[:] = filter(None, sys.path); from sentcore.pipeline.worker import main; main(*map(int, sys.argv[1:]))"
+
+
+def check_devices(devices: Sequence[str]) -> Sequence[str]:
+    """`devices` itself when it is a list of at least one name."""
+    if isinstance(devices, (str, bytes)) or not isinstance(devices, Sequence):
+        raise ArgumentTypeError(
+            f"devices is {devices!r} of type {type(devices).__name__}; accepted: a list, one device for each process, as "
+            "['cuda:0', 'cuda:1'] or ['cpu'] * 4"
+        )
+    if not devices:
+        raise ArgumentValueError("devices is empty; accepted: at least one device, or None for this process alone")
+    return devices
+
+
+def as_workers(
+    devices: Sequence[str] | WorkerPool | None,
+    wanted: tuple[str | None, ...],
+    start: Callable[[Sequence[str]], WorkerPool],
+) -> AbstractContextManager[WorkerPool | None]:
+    """A pool to use in a `with` block: the one given, which stays open, or one that `start` makes for that block."""
+    if devices is None:
+        return nullcontext()
+    if wanted != ("sentence_embedding",):
+        raise ArgumentValueError(
+            f"devices is given and output_value {wanted}; accepted with devices: 'sentence_embedding' alone"
+        )
+    return nullcontext(devices) if isinstance(devices, WorkerPool) else start(devices)
+
+
+def window_size(texts: int, workers: WorkerPool | None) -> int:
+    """Texts in a window of `encode`: smaller ones for several workers, so that all of them have work to the end."""
+    return WINDOW if workers is None else min(WINDOW, max(1, -(-texts // (4 * len(workers)))))
+
+
+class _Worker:
+    """One process and our end of what it is spoken to through."""
+
+    def __init__(self, device: torch.device, model: IO[bytes], threads: int) -> None:
+        self.device = device
+        self.ready = False
+        self.task: int | None = None
+        self.slot = _shared_memory()
+        ours, theirs = socket.socketpair()
+        inherited = (theirs.fileno(), model.fileno(), self.slot.fileno())
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, *map(str, inherited)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=inherited,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        theirs.close()
+        self.connection = Connection(ours.detach())
+        self.connection.send((str(device), threads))
+
+    def give(self, number: int, texts: list[str], width: int, options: object, batch_tokens: int) -> None:
+        """Hands a window over; its rows have at most `width` columns."""
+        self.task = number
+        _make_room(self.slot, len(texts) * width * _BYTES_A_VALUE)
+        self.connection.send((number, texts, options, batch_tokens))
+
+    def rows(self, shape: tuple[int, int]) -> torch.Tensor:
+        """[b, E] float32, copied out of the shared memory."""
+        with mmap.mmap(self.slot.fileno(), shape[0] * shape[1] * _BYTES_A_VALUE, prot=mmap.PROT_READ) as shared:
+            return torch.from_numpy(np.frombuffer(shared[:], dtype=np.float32).reshape(shape).copy())
+
+    def end(self) -> None:
+        """Ends the process, whatever it is doing."""
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+        self.slot.close()
+
+
+class WorkerPool:
+    """Worker processes, used as ``encoder.encode(..., devices=pool)``; SentenceEncoder.start_workers makes one.
+
+    Args:
+        encoder: what each of them gets a copy of; changes made to it later do not reach them.
+        devices: one for each process. Those on the CPU share this process's threads among them.
+    """
+
+    def __init__(self, encoder: torch.nn.Module, devices: Sequence[torch.device]) -> None:
+        self._model = tempfile.TemporaryFile()  # noqa: SIM115  # gone with the last process that holds it
+        _save(encoder, self._model)
+        self._width = encoder.checkpoint.sentence_embedding_dimension
+        on_cpu = sum(device.type == "cpu" for device in devices)
+        self._threads = max(1, torch.get_num_threads() // max(1, on_cpu))
+        self._using = threading.Lock()
+        self._workers: list[_Worker] = []
+        self._next = 0  # number of the next window; no two have the same, so that no answer is taken for another's
+        self._end = weakref.finalize(self, _end_all, self._workers, self._model)
+        for device in devices:
+            self._workers.append(self._start(device))
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._end()
+
+    def run(
+        self,
+        windows: Iterable[list[str]],
+        options: object,
+        batch_tokens: int,
+        notes: Notes,
+        advance: Callable[[int, int], None],
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """The sentence embeddings of every window, in order; two windows a worker are held at most.
+
+        What reading a window or computing it raises is raised in its turn, after all that came before has been given.
+        """
+        if not self._workers or not self._end.alive:
+            raise ArgumentValueError("devices is a WorkerPool that was closed; start one with start_workers")
+        if not self._using.acquire(blocking=False):
+            raise ArgumentValueError("devices is a WorkerPool that another call is using; start one for each")
+        try:
+            yield from _Run(self, iter(windows), options, batch_tokens, notes, advance).rows()
+        except WorkerError:
+            self.close()
+            raise
+        finally:
+            self._using.release()
+
+    def _start(self, device: torch.device) -> _Worker:
+        return _Worker(device, self._model, self._threads if device.type == "cpu" else 0)
+
+
+class _Run:
+    """One call's way through a pool."""
+
+    def __init__(self, pool: WorkerPool, windows: Iterator, options, batch_tokens: int, notes: Notes, advance) -> None:
+        self._pool, self._workers = pool, pool._workers
+        self._windows, self._options, self._batch_tokens = windows, options, batch_tokens
+        self._notes, self._advance = notes, advance
+        self._texts: dict[int, list[str]] = {}  # windows that are not done yet
+        self._waiting: list[int] = []  # of these, the ones that no worker has
+        self._done: dict[int, tuple] = {}
+        self._deaths: dict[int, int] = {}
+        self._read = self._given = pool._next
+
+    def rows(self) -> Iterator[dict[str, torch.Tensor]]:
+        reading, failure = True, None
+        while True:
+            while reading and self._read - self._given < 2 * len(self._workers):
+                try:
+                    texts = next(self._windows)
+                except StopIteration:
+                    reading = False
+                except Exception as error:
+                    reading, failure = False, error
+                else:
+                    self._take(texts)
+            self._hand_out()
+            if self._given in self._done:
+                yield self._give()
+            elif self._given < self._read:
+                self._listen()
+            elif failure is not None:
+                raise failure
+            elif not reading:
+                return
+
+    def _take(self, texts: list[str]) -> None:
+        number = self._read
+        self._read = self._pool._next = number + 1
+        if texts:
+            self._texts[number] = texts
+            self._waiting.append(number)
+        else:
+            self._done[number] = ("rows", None, Notes())
+
+    def _give(self) -> dict[str, torch.Tensor]:
+        kind, found, notes = self._done.pop(self._given)
+        self._given += 1
+        if kind == "error":
+            raise found
+        self._notes.add(notes.shifted(self._notes.texts))
+        return {} if found is None else {"sentence_embedding": found}
+
+    def _hand_out(self) -> None:
+        for worker in self._workers:
+            if worker.task is None and self._waiting:
+                number = self._waiting.pop(0)
+                try:
+                    worker.give(number, self._texts[number], self._pool._width, self._options, self._batch_tokens)
+                except (BrokenPipeError, ConnectionResetError):
+                    self._replace(worker)
+
+    def _listen(self) -> None:
+        connections = {worker.connection: worker for worker in self._workers}
+        for connection in wait(list(connections)):
+            worker = connections[connection]
+            try:
+                kind, number, found, notes = worker.connection.recv()
+            except (EOFError, OSError):
+                self._replace(worker)
+                continue
+            if kind == "ready":
+                worker.ready = True
+                continue
+            worker.task = None
+            if number not in self._texts:  # of a call that was given up
+                continue
+            if kind == "rows":
+                self._advance(notes.texts, notes.tokens)
+                found = worker.rows(found)
+            elif notes and not isinstance(found, MemoryError):
+                found.__cause__ = WorkerError(f"in a worker process on {worker.device}:\n{notes}")
+            del self._texts[number]
+            self._done[number] = (kind, found, notes)
+
+    def _replace(self, worker: _Worker) -> None:
+        worker.connection.close()
+        status = worker.process.wait()
+        how = f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
+        what = f"the worker process {worker.process.pid} on {worker.device} {how}"
+        if not worker.ready:
+            raise WorkerError(f"{what} before it was ready; what it printed says why, or memory ran out: use fewer")
+        number = worker.task if worker.task in self._texts else None
+        if number is not None:
+            self._deaths[number] = self._deaths.get(number, 0) + 1
+            texts = len(self._texts[number])
+            if self._deaths[number] == _ATTEMPTS:
+                raise WorkerError(
+                    f"{what}, the {_ATTEMPTS}. in a row on the same {texts} texts; is memory short? Lower batch_tokens, or use "
+                    "fewer workers"
+                )
+            self._waiting.insert(0, number)
+        again = f"; its {texts} texts are computed again" if number is not None else ""
+        warnings.warn(f"{what}{again} by a new one", RuntimeWarning, stacklevel=2)
+        worker.slot.close()
+        self._workers[self._workers.index(worker)] = self._pool._start(worker.device)
+
+
+def _end_all(workers: list[_Worker], model: IO[bytes]) -> None:
+    for worker in workers:
+        worker.end()
+    model.close()
+
+
+def _shared_memory() -> IO[bytes]:
+    """An empty file that lies in memory where the system has such, and that nobody but its holders sees."""
+    if hasattr(os, "memfd_create"):  # not bounded by /dev/shm, which is small in containers
+        return os.fdopen(os.memfd_create("sentcore-rows"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _make_room(file: IO[bytes], size: int) -> None:
+    """Grows a file; an OSError here, and not a bus error later, where there is no room."""
+    if os.fstat(file.fileno()).st_size >= size:
+        return
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        os.ftruncate(file.fileno(), size)
+
+
+def _save(encoder: torch.nn.Module, file: IO[bytes]) -> None:
+    try:
+        torch.save(encoder, file)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ArgumentValueError(
+            f"devices is given, and the encoder cannot be copied to other processes ({error}); accepted: hooks and words= that "
+            "pickle can name, as functions of a module"
+        ) from error
+    file.flush()
