@@ -86,12 +86,13 @@ def read_bytes(path: Path, limit: int, what: str) -> bytes:
         )
     try:
         with open(path, "rb") as file:
-            data = file.read(limit + 1)
+            size = os.stat(file.fileno()).st_size
+            data = file.read(limit) if size <= limit else b""
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}); check its permissions") from error
-    if len(data) > limit:
+    if size > limit:
         raise CheckpointError(
-            f"{path} has {path.stat().st_size} bytes; accepted: at most {limit} for {what}. It is not what its name says; "
+            f"{path} has {size} bytes; accepted: at most {limit} for {what}. It is not what its name says; "
             "download it again"
         )
     return data

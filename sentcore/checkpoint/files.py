@@ -10,6 +10,8 @@ from typing import Any
 from sentcore.errors import CheckpointError
 from sentcore.model_files import check_inside, has, read_json, shown
 
+_LONGEST_PATH = 1024
+
 __all__ = ["field", "has", "inside", "read_json", "shown"]
 
 
@@ -19,7 +21,7 @@ def inside(folder: Path, relative: object, where: str) -> Path:
     Raises:
         CheckpointError: it is no text, absolute, climbs with "..", or leads out of the folder through a link.
     """
-    if not isinstance(relative, str) or "\0" in relative or "\\" in relative:
+    if not isinstance(relative, str) or len(relative) > _LONGEST_PATH or "\0" in relative or "\\" in relative:
         raise CheckpointError(f"{where} is {shown(relative)}; accepted: a path relative to the model folder")
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts or ":" in relative:

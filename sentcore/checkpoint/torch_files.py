@@ -35,7 +35,7 @@ def read_torch_file(path: Path) -> dict[str, torch.Tensor]:
     if not all(isinstance(name, str) for name in tensors):
         raise CheckpointError(f"{path} holds tensors under the names {shown(list(tensors))}; accepted: texts")
     _check_sizes(path, tensors)
-    return tensors
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
 def _check_archive(path: Path) -> None:

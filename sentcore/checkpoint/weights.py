@@ -32,12 +32,12 @@ def read_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
         return _safetensors(single), single
     if has(index):
         weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise CheckpointError(
                 f"{index}: weight_map is {shown(weight_map)}; accepted: an object, tensor name -> file"
             )
         tensors: dict[str, torch.Tensor] = {}
-        for name in sorted({str(value) for value in weight_map.values()}):
+        for name in sorted(set(weight_map.values())):
             shard = inside(folder, name, f"{index}: weight_map")
             if not has(shard):
                 raise MissingFileError(f"{shard} does not exist, but {index} names it; download the folder again")
@@ -133,5 +133,5 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _listed(what: str, names: list[str]) -> str:
     if not names:
         return ""
-    shown = ", ".join(sorted(names)[:6])
-    return f"{what}: {shown}{f' and {len(names) - 6} more' if len(names) > 6 else ''};"
+    first = ", ".join(name if len(name) <= 120 else shown(name) for name in sorted(names)[:6])
+    return f"{what}: {first}{f' and {len(names) - 6} more' if len(names) > 6 else ''};"

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from sentcore.errors import ArgumentValueError, MissingFileError, SentcoreError
+from sentcore.model_files import shown
 
 KINDS = {".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
-_LONGEST_FIELD = 2**31 - 1  # of a csv file; the module's own limit is 128 KiB
+LONGEST_LINE = 2**28  # bytes; a few kilobytes of gzip can hold a line larger than any memory
+_LONGEST_FIELD = 2**28  # of a csv file, over all its lines; the module's own limit is 128 KiB
 
 
 class InputError(SentcoreError, ValueError):
@@ -85,7 +87,11 @@ def _decoded(file: Any, name: str) -> Iterator[tuple[int, str]]:
     """(line number from 1, the line with its end), split at \\n alone."""
     number = 0
     try:
-        for number, raw in enumerate(file, 1):
+        for number, raw in enumerate(_lines(file), 1):
+            if len(raw) > LONGEST_LINE:
+                raise InputError(
+                    f"{name}, line {number}: more than {LONGEST_LINE} bytes; accepted: at most as many in a line. Divide the text"
+                )
             try:
                 # A byte-order mark belongs to no text.
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -98,6 +104,13 @@ def _decoded(file: Any, name: str) -> Iterator[tuple[int, str]]:
         raise InputError(
             f"{name}: the gzip data is damaged behind line {number} ({error}); make the file again"
         ) from None
+
+
+def _lines(file: Any) -> Iterator[bytes]:
+    """The lines of a binary stream with their ends; of a line too long, one byte more than is accepted."""
+    if not hasattr(file, "readline"):
+        return iter(file)
+    return iter(lambda: file.readline(LONGEST_LINE + 1), b"")
 
 
 def _checked(text: str, where: str) -> str:
@@ -174,8 +187,8 @@ def _place(header: list[str], column: str, where: str) -> int:
 
 def _shown(names: Any) -> str:
     """The first names, for a message."""
-    every = [repr(name) for name in names]
-    return ", ".join(every[:8]) + (", ..." if len(every) > 8 else "") or "none"
+    every = list(names)
+    return ", ".join(map(shown, every[:8])) + (", ..." if len(every) > 8 else "") or "none"
 
 
 def _json_type(value: Any) -> str:
