@@ -38,7 +38,7 @@ def has(path: Path) -> bool:
             ) from None
         return False
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be reached ({error}); accepted: an ordinary file") from error
+        raise CheckpointError(f"{path} cannot be reached ({brief(error)}); accepted: an ordinary file") from error
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
         raise CheckpointError(f"{path} is {what}; accepted: an ordinary file. Download or copy the folder again")
@@ -123,6 +123,12 @@ def shown(value: object) -> str:
     """repr, cut where it is long, for messages."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
+
+
+def brief(error: BaseException) -> str:
+    """What an error says, cut where it is long: a library's may hold whole values of a file."""
+    text = str(error).strip() or type(error).__name__
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _check_values(value: object, path: Path) -> None:

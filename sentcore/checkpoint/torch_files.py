@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sentcore.errors import CheckpointError
-from sentcore.model_files import shown
+from sentcore.model_files import brief, shown
 
 _SHARED = 4  # how often a file's bytes may be named; tied weights name theirs twice
 
@@ -25,9 +25,8 @@ def read_torch_file(path: Path) -> dict[str, torch.Tensor]:
     except CheckpointError:
         raise
     except Exception as error:  # a pickle can make torch raise anything
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path} is no whole file of tensors alone ({first}); accepted: a torch file that loads with "
+            f"{path} is no whole file of tensors alone ({brief(error)}); accepted: a torch file that loads with "
             "weights_only=True. Save the model as safetensors"
         ) from error
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):

@@ -14,6 +14,7 @@ from sentcore.checkpoint.torch_files import read_torch_file
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError, MissingFileError, NonFiniteError
 from sentcore.layers import Encoder
+from sentcore.model_files import brief
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MAX_HEADER_BYTES = 16 * 2**20  # a hundred bytes a tensor: room for more of them than any encoder has
@@ -126,7 +127,7 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except Exception as error:  # whatever a header makes torch raise
         raise CheckpointError(
-            f"{path} is no whole safetensors file ({error}); it may be cut off: compare its size and download it again"
+            f"{path} is no whole safetensors file ({brief(error)}); it may be cut off: compare its size and download it again"
         ) from error
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer as RustTokenizer
 
 from sentcore.errors import CheckpointError, SentcoreError
+from sentcore.model_files import brief
 
 
 @contextmanager
@@ -23,9 +26,27 @@ def named_errors(source: Path | str, doing: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise CheckpointError(
-            f"{source}: {doing} failed ({error}); the file is damaged or made for another version of the tokenizers library. "
+            f"{source}: {doing} failed ({brief(error)}); the file is damaged or made for another version of the tokenizers library. "
             "Download it again"
         ) from error
+
+
+def check_template(rust: RustTokenizer, source: Path | str) -> None:
+    """Refuses a tokenizer that puts a text in several places: of a long text the library then makes every combination of parts."""
+    processors = [{} if rust.post_processor is None else json.loads(rust.post_processor.__getstate__())]
+    while processors:
+        processor = processors.pop()
+        processors.extend(processor.get("processors") or ())
+        for template in ("single", "pair"):
+            pieces = processor.get(template)
+            if not isinstance(pieces, list):
+                continue
+            texts = [piece["Sequence"]["id"] for piece in pieces if "Sequence" in piece]
+            if len(texts) > len(set(texts)):
+                raise CheckpointError(
+                    f"{source}: the post_processor's template {template!r} holds text {max(texts, key=texts.count)} "
+                    f"{len(texts)} times; accepted: once. Download the folder again"
+                )
 
 
 def check_ids(ids: np.ndarray, limit: int | None, source: Path | str) -> np.ndarray:

@@ -13,7 +13,7 @@ from tokenizers import normalizers
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from sentcore.errors import ArgumentValueError, CheckpointError, MissingFileError
-from sentcore.inputs.foreign import check_ids, named_errors
+from sentcore.inputs.foreign import check_ids, check_template, named_errors
 from sentcore.inputs.shorten import Shortener
 from sentcore.inputs.words import Words
 from sentcore.model_files import has, read_bytes, read_json, shown
@@ -54,6 +54,7 @@ class Tokenizer:
             rust.no_padding()
             rust.no_truncation()
             self._shortener = Shortener(rust)
+            check_template(rust, source)
             special = rust.num_special_tokens_to_add(is_pair=False)
         if special > max_length:
             raise CheckpointError(

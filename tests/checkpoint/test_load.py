@@ -195,7 +195,11 @@ BROKEN = {
         CheckpointError,
         "similarity_fn_name is 'tanimoto'",
     ),
-    "tokenizer no JSON": (lambda f: (f / "tokenizer.json").write_text("{"), CheckpointError, "tokenizer.json: reading it failed"),
+    "tokenizer no JSON": (
+        lambda f: (f / "tokenizer.json").write_text("{"),
+        CheckpointError,
+        "tokenizer.json: reading it failed",
+    ),
     "vocabulary without specials": (
         lambda f: (f / "vocab.txt").write_text("a\nb\n"),
         CheckpointError,

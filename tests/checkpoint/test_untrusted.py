@@ -196,6 +196,14 @@ def test_a_tokenizer_of_another_model_is_named(folder):
         SentenceEncoder(folder, device="cpu").encode("x y z")
 
 
+def test_a_template_that_repeats_the_text_is_refused(folder):
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    template = {"type": "TemplateProcessing", "single": [text, text], "pair": [text], "special_tokens": {}}
+    model = {"type": "WordLevel", "vocab": {"a": 3, "[UNK]": 1}, "unk_token": "[UNK]"}
+    write(folder / "tokenizer.json", {"version": "1.0", "added_tokens": [], "post_processor": template, "model": model})
+    refused(folder, "tokenizer.json", "holds text A 2 times")
+
+
 def test_a_tokenizer_that_panics_or_fails_is_named(folder):
     write(folder / "tokenizer.json", {"version": "1.0", "model": {"type": "Unigram", "vocab": [], "unk_id": 5}})
     refused(folder, "tokenizer.json", "reading it failed")

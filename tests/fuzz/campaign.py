@@ -34,15 +34,8 @@ WALL, START = 120.0, 600.0  # seconds to an outcome, and to the first of a child
 
 def child(seeds: Path, work: Path, first: int, last: int, pipe) -> None:
     """Runs cases first..last-1, sending (number, kind, detail, said)."""
-    import warnings
+    from fuzz.cases import run_case
 
-    import torch
-
-    from fuzz.cases import run_case, use_model
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    use_model(seeds / "models" / "sentence-bert", False)  # everything is imported now
     # A panic of the tokenizers library, or of a child that dies, writes much that the outcome says in short.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -114,8 +107,14 @@ def main(argv: list[str] | None = None) -> int:
 
             print(*run_case(root / "seeds", root / "work" / "case", args.only), sep="\n")
             return 0
+        import warnings
+
+        from fuzz.cases import use_model
+
+        warnings.simplefilter("ignore")
+        use_model(root / "seeds" / "models" / "sentence-bert", False)  # all that children need is imported now
         counts, faults, begin = Counter(), [], time.monotonic()
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("fork")
         numbers = range(args.first, args.first + args.cases, BATCH)
         with (
             open(args.out or os.devnull, "w", encoding="utf-8") as out,

@@ -17,9 +17,10 @@ READ_ALWAYS = ("config.json", "modules.json", "model.safetensors", "tokenizer.js
 
 
 def files_of(folder: Path, *suffixes: str) -> list[Path]:
-    """The ordinary files with one of the suffixes, in order."""
-    every = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return sorted(path for path in every if not suffixes or path.suffix in suffixes)
+    """The ordinary files with one of the suffixes, in order; all where none is named."""
+    every = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    readable = [path for path in every if path.stat().st_size < 2**26]  # not a sparse one, made before
+    return sorted(path for path in readable if not suffixes or path.suffix in suffixes)
 
 
 def json_value(folder: Path, rng: Random) -> str:

@@ -144,6 +144,8 @@ def pickled(folder: Path, rng: Random) -> str:
     except Exception:
         return "no torch file any more"
     tensor = held[name]
+    if not isinstance(tensor, torch.Tensor):  # an earlier mutation's work
+        return "no tensor any more"
     choices = {
         "changed": lambda: _changed(tensor, rng),
         "repeated": lambda: torch.zeros(1).expand(rng.choice((2**20, 2**40, 2**60))),
