@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
@@ -26,9 +27,21 @@ _COUNTS = (
     "position_offset",
     "relative_attention_num_buckets",
 )
-_PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "intermediate_dropout_prob")
-_POSITIVE_NUMBERS = ("layer_norm_eps", "rope_theta", "rope_ntk_factor")
-_OPTIONAL_POSITIVE = ("embedding_size", "num_hidden_groups", "sliding_window", "local_rope_theta")
+_PROBABILITIES = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "intermediate_dropout_prob",
+    "embedding_dropout_prob",
+)
+_POSITIVE_NUMBERS = ("layer_norm_eps", "rope_theta", "rope_ntk_factor", "local_rope_theta")
+_NOT_NEGATIVE = ("initializer_range",)
+_OPTIONAL_NUMBERS = ("embedding_dropout_prob", "local_rope_theta")
+_OPTIONAL_INTEGERS = ("embedding_size", "num_hidden_groups", "sliding_window")
+
+MOST_LAYERS = 1024
+# What no model comes near, so that the number of a table's elements is a size, and what is built comes to an end.
+_LARGEST = {"num_hidden_layers": MOST_LAYERS, "hidden_size": 2**20, "intermediate_size": 2**22, "embedding_size": 2**20}
+_LARGEST_INTEGER = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -110,18 +123,10 @@ class EncoderConfig:
             self._check_integer(name, minimum=1)
         for name in _COUNTS:
             self._check_integer(name, minimum=0)
-        for name in (*_PROBABILITIES, *_POSITIVE_NUMBERS, "initializer_range"):
-            self._check_number(name)
-        for name in _PROBABILITIES:
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ArgumentValueError(f"{name} is {getattr(self, name)!r}; accepted is a probability in [0, 1)")
-        for name in _POSITIVE_NUMBERS:
-            if not 0.0 < getattr(self, name) < float("inf"):
-                usual = ", usually 1e-12 to 1e-5" if name == "layer_norm_eps" else ""
-                raise ArgumentValueError(f"{name} is {getattr(self, name)!r}; accepted is a positive number{usual}")
-        for name in _OPTIONAL_POSITIVE:
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise ArgumentValueError(f"{name} is {value!r}; accepted is a positive number, or None")
+        for name in _OPTIONAL_INTEGERS:
+            if getattr(self, name) is not None:
+                self._check_integer(name, minimum=1)
+        self._check_numbers()
         if self.hidden_size % self.num_attention_heads:
             raise ArgumentValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "
@@ -192,12 +197,29 @@ class EncoderConfig:
         if "sliding" in self.layer_types and self.sliding_window is None:
             raise ArgumentValueError("sliding_window is None beside sliding layers; accepted: a positive integer")
 
+    def _check_numbers(self) -> None:
+        absent = {name for name in _OPTIONAL_NUMBERS if getattr(self, name) is None}
+        for name in (*_PROBABILITIES, *_POSITIVE_NUMBERS, *_NOT_NEGATIVE):
+            if name in absent:
+                continue
+            self._check_number(name)
+            value = getattr(self, name)
+            if name in _PROBABILITIES and not 0.0 <= value < 1.0:
+                raise ArgumentValueError(f"{name} is {value!r}; accepted is a probability in [0, 1)")
+            if name in _POSITIVE_NUMBERS and not 0.0 < value <= sys.float_info.max:
+                usual = ", usually 1e-12 to 1e-5" if name == "layer_norm_eps" else ""
+                raise ArgumentValueError(f"{name} is {value!r}; accepted is a positive number{usual}")
+            if name in _NOT_NEGATIVE and not 0.0 <= value <= sys.float_info.max:
+                raise ArgumentValueError(f"{name} is {value!r}; accepted is a number of at least 0")
+
     def _check_integer(self, name: str, minimum: int) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ArgumentTypeError(f"{name} is {value!r} of type {type(value).__name__}; an integer is accepted")
         if value < minimum:
             raise ArgumentValueError(f"{name} is {value}; accepted is an integer of at least {minimum}")
+        if value > (largest := _LARGEST.get(name, _LARGEST_INTEGER)):
+            raise ArgumentValueError(f"{name} is {value}; accepted is an integer of at most {largest}")
 
     def _check_number(self, name: str) -> None:
         value = getattr(self, name)

@@ -79,7 +79,10 @@ class CrossEncoder(nn.Module):
         self.activation_fn = default_activation(checkpoint) if activation_fn is None else activation_fn
         self.max_seq_length = checkpoint.max_length if max_length is None else max_length
         self.tokenizer = Tokenizer.from_folder(
-            checkpoint.tokenizer_folder, max_length=self.max_seq_length, do_lower_case=checkpoint.do_lower_case
+            checkpoint.tokenizer_folder,
+            max_length=self.max_seq_length,
+            do_lower_case=checkpoint.do_lower_case,
+            vocab_size=checkpoint.config.vocab_size,
         )
         self.model = build_classifier(checkpoint, backend, chosen_device, chosen_dtype)
         checkpoint.state_dict.clear()  # the model holds the weights now, perhaps in another dtype

@@ -201,7 +201,7 @@ class EncodeOptions:
     def finish(self, features: torch.Tensor) -> torch.Tensor:
         """[B, E] -> [B, E'], truncated and then normalized as asked."""
         if self.truncate_dim is not None:
-            features = features[:, : self.truncate_dim]
+            features = features[:, : min(self.truncate_dim, features.shape[1])]
         return F.normalize(features, p=2.0, dim=1) if self.normalize else features
 
 

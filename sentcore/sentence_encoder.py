@@ -94,7 +94,8 @@ class SentenceEncoder(nn.Module):
         self.checkpoint: Checkpoint = checkpoint
         self._max_length = pick_max_length(max_length, checkpoint)
         self.tokenizer = Tokenizer.from_folder(
-            checkpoint.tokenizer_folder, self._max_length, checkpoint.do_lower_case, word_cutter(words)
+            *(checkpoint.tokenizer_folder, self._max_length, checkpoint.do_lower_case, word_cutter(words)),
+            vocab_size=checkpoint.config.vocab_size,
         )
         self.prompts: dict[str, str] = dict(checkpoint.prompts)
         self.default_prompt_name: str | None = checkpoint.default_prompt_name

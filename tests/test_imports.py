@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "sentcore"
 FLOORS = [
     {"_version", "errors"},
-    {"config", "packed", "_extension", "word_cutters"},
+    {"config", "model_files", "packed", "_extension", "word_cutters"},
     {"ops"},
     {"inputs", "layers", "outputs"},
     {"model"},

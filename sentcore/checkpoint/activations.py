@@ -9,6 +9,7 @@ from torch import nn
 
 from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint
 from sentcore.errors import ArgumentValueError, CheckpointError
+from sentcore.model_files import shown
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
@@ -31,7 +32,7 @@ def default_activation(checkpoint: CrossEncoderCheckpoint) -> Activation:
         return nn.Sigmoid() if checkpoint.head.num_labels == 1 else nn.Identity()
     if name not in ACTIVATIONS:
         raise CheckpointError(
-            f"{checkpoint.activation_source}: the activation of the scores is {name!r}; accepted: {_ACCEPTED}. Code that a "
+            f"{checkpoint.activation_source}: the activation of the scores is {shown(name)}; accepted: {_ACCEPTED}. Code that a "
             "folder names is not run: give the function itself as activation_fn"
         )
     return ACTIVATIONS[name]()

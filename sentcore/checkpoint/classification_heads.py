@@ -18,7 +18,7 @@ from sentcore.checkpoint.families import (
     roberta,
 )
 from sentcore.checkpoint.families.reading import activation
-from sentcore.checkpoint.files import field
+from sentcore.checkpoint.files import field, shown
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError
 from sentcore.outputs.specs import HEAD_POOLINGS, ClassificationHeadSpec
@@ -60,7 +60,9 @@ class Head:
         bias = True if self.dense_bias is None else field(values, self.dense_bias[0], (bool,), self.dense_bias[1], path)
         pooling = "cls" if self.pooling is None else field(values, self.pooling[0], (str,), self.pooling[1], path)
         if pooling not in HEAD_POOLINGS:
-            raise CheckpointError(f"{path}: {self.pooling[0]} is {pooling!r}; accepted: {', '.join(HEAD_POOLINGS)}")
+            raise CheckpointError(
+                f"{path}: {self.pooling[0]} is {shown(pooling)}; accepted: {', '.join(HEAD_POOLINGS)}"
+            )
         act = self.activation
         return ClassificationHeadSpec(
             hidden_size=config.hidden_size,

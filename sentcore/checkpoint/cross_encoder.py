@@ -79,9 +79,9 @@ def load_cross_encoder(folder: str | Path) -> CrossEncoderCheckpoint:
     family = family_of(values, path)
     config = family.config_from_hf(values, path)
     head = head_of(family, path)
-    id2label = _labels(values, path)
-    spec = head.spec(values, path, config, len(id2label))
     tensors, source = read_tensors(transformer)
+    id2label = _labels(values, path, tensors)
+    spec = head.spec(values, path, config, len(id2label))
     head_state = _head_state(tensors, source, head, spec, family.NAMES)
     _check_class(values, path)
     max_length, do_lower_case = text_limits(transformer, config, settings=has_modules)
@@ -107,61 +107,70 @@ def load_cross_encoder(folder: str | Path) -> CrossEncoderCheckpoint:
 def _transformer(folder: Path) -> tuple[bool, Path]:
     """(whether there is a modules.json, the Transformer's folder)."""
     path = folder / layout.MODULES
-    if not path.is_file():
+    if not files.has(path):
         return False, folder
     entries = files.read_json(path, list)
     kinds = module_kinds(entries, path)
     if kinds != ["Transformer"]:
         raise CheckpointError(
-            f"{path} names the modules {kinds}; accepted for a cross-encoder: Transformer alone. With Pooling behind it "
+            f"{path} names the modules {files.shown(kinds)}; accepted for a cross-encoder: Transformer alone. With Pooling behind it "
             "the folder is a sentence encoder's: use SentenceEncoder"
         )
-    transformer = files.inside(folder, entries[0].get("path"), f"{path}: path of module {entries[0].get('idx')}")
+    transformer = files.inside(
+        folder, entries[0].get("path"), f"{path}: path of module {files.shown(entries[0].get('idx'))}"
+    )
     for name in layout.TRANSFORMER_CONFIGS:
         settings = transformer / name
-        if settings.is_file():
+        if files.has(settings):
             given = files.read_json(settings)
             only(given, settings, "transformer_task", "sequence-classification")
             for key in ("processing_kwargs", "query_expansion", "tokenizer_name_or_path"):
                 only(given, settings, key, {}, "")
             break
     settings = folder / layout.SENTENCE_CONFIG
-    if settings.is_file():
+    if files.has(settings):
         given = files.read_json(settings)
         prompts = files.field(given, "prompts", (dict,), {}, settings)
         default = files.field(given, "default_prompt_name", (str,), None, settings)
         if default is not None and prompts.get(default) != "":
             raise CheckpointError(
-                f"{settings}: default_prompt_name is {default!r}; accepted for a cross-encoder: null. Scores without the "
+                f"{settings}: default_prompt_name is {files.shown(default)}; accepted for a cross-encoder: null. Scores without the "
                 "prompt would be wrong"
             )
     return True, transformer
 
 
-def _labels(values: dict, path: Path) -> dict[int, str]:
+def _labels(values: dict, path: Path, tensors: dict[str, torch.Tensor]) -> dict[int, str]:
     """id2label by transformers' rule: the field, or as many as num_labels says, or two."""
     given = files.field(values, "id2label", (dict,), None, path)
     if given is None:
         # Without a head of its own a model has one label in sentence-transformers, two in transformers.
         default = 2 if _is_classifier(values) else 1
         count = files.field(values, "num_labels", (int,), default, path)
+        rows = max((tensor.shape[0] for tensor in tensors.values() if tensor.dim()), default=0)
+        if count > rows:  # before a name is made for each
+            raise CheckpointError(
+                f"{path}: num_labels is {files.shown(count)}; accepted: at most {rows}, the rows of the largest tensor. Check "
+                "that both files are of one model"
+            )
         given = {str(label): f"LABEL_{label}" for label in range(count)}
     if not given or sorted(given) != sorted(map(str, range(len(given)))):
         raise CheckpointError(
-            f"{path}: id2label has the keys {sorted(given)}; accepted: 0, 1, ... with one name each, at least one"
+            f"{path}: id2label has the keys {files.shown(sorted(given))}; accepted: 0, 1, ... with one name each, at least one"
         )
     return {label: str(given[str(label)]) for label in range(len(given))}
 
 
 def _is_classifier(values: dict) -> bool:
-    return any(str(name).endswith(_CLASS) for name in values.get("architectures") or ())
+    architectures = values.get("architectures")
+    return isinstance(architectures, list) and any(str(name).endswith(_CLASS) for name in architectures)
 
 
 def _check_class(values: dict, path: Path) -> None:
     """Token classification and multiple choice have the same tensors and another meaning."""
     if values.get("architectures") and not _is_classifier(values):
         raise CheckpointError(
-            f"{path}: architectures is {values['architectures']!r}; accepted: a class ...{_CLASS}. The head of another "
+            f"{path}: architectures is {files.shown(values['architectures'])}; accepted: a class ...{_CLASS}. The head of another "
             "class means something else"
         )
 
@@ -214,7 +223,7 @@ def _head_state(
 
 def _token_types(folder: Path, values: dict) -> bool:
     path = folder / layout.TOKENIZER_CONFIG
-    given = files.read_json(path) if path.is_file() else {}
+    given = files.read_json(path) if files.has(path) else {}
     only(given, path, "truncation_side", "right")
     inputs = files.field(given, "model_input_names", (list,), None, path)
     if inputs is not None:
@@ -228,7 +237,7 @@ def _token_types(folder: Path, values: dict) -> bool:
 def _activation(folder: Path, values: dict, path: Path, has_modules: bool) -> tuple[str | None, Path]:
     """The dotted name by sentence-transformers' order: its own file, its key in config.json, the key before version 4."""
     own = folder / layout.SENTENCE_CONFIG
-    if has_modules and own.is_file():
+    if has_modules and files.has(own):
         name = files.field(files.read_json(own), "activation_fn", (str,), None, own)
         if name is not None:
             return name, own

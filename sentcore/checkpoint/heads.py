@@ -9,9 +9,10 @@ import torch
 
 from sentcore.checkpoint import layout
 from sentcore.checkpoint.families.reading import activation
-from sentcore.checkpoint.files import field, read_json
+from sentcore.checkpoint.files import field, has, read_json, shown
 from sentcore.checkpoint.naming import MaskedLMNames
-from sentcore.checkpoint.weights import check_tensor, read_torch_file
+from sentcore.checkpoint.torch_files import read_torch_file
+from sentcore.checkpoint.weights import check_tensor
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError
 from sentcore.outputs.specs import SPLADE_ACTIVATIONS, SPLADE_POOLINGS, Heads, LinearSpec, SpladeSpec
@@ -76,23 +77,21 @@ def _check_task(transformer: Path, kind: str, splade: Path | None) -> None:
     """What the Transformer gives its next module: hidden states, or a masked-LM head's logits."""
     default = "fill-mask" if kind == "MLMTransformer" else "feature-extraction"
     wanted = "feature-extraction" if splade is None else "fill-mask"
-    path = next((p for p in (transformer / name for name in layout.TRANSFORMER_CONFIGS) if p.is_file()), None)
+    path = next((p for p in (transformer / name for name in layout.TRANSFORMER_CONFIGS) if has(p)), None)
     task = default if path is None else field(read_json(path), "transformer_task", (str,), default, path)
     if task != wanted:
         raise CheckpointError(
-            f"{path or transformer}: transformer_task is {task!r}; accepted: {wanted!r} "
+            f"{path or transformer}: transformer_task is {shown(task)}; accepted: {wanted!r} "
             f"{'without' if splade is None else 'with'} SpladePooling in {layout.MODULES}"
         )
 
 
 def _linear(path: Path, hidden_size: int, rows: int | None = None) -> LinearSpec | None:
-    if not path.is_file():
+    if not has(path):
         return None
     tensors = read_torch_file(path)
     if set(tensors) != {"weight", "bias"}:
-        raise CheckpointError(
-            f"{path} holds {sorted(map(str, tensors))}; accepted: weight and bias of one linear layer"
-        )
+        raise CheckpointError(f"{path} holds {shown(sorted(tensors))}; accepted: weight and bias of one linear layer")
     weight, bias = tensors["weight"], tensors["bias"]
     if rows is None:
         rows = weight.shape[0] if weight.dim() == 2 and weight.shape[0] else 1
@@ -106,7 +105,7 @@ def _special_tokens(folder: Path) -> tuple[str, ...]:
     names = []
     for file in (layout.TOKENIZER_CONFIG, layout.SPECIAL_TOKENS):
         path = folder / file
-        values = read_json(path) if path.is_file() else {}
+        values = read_json(path) if has(path) else {}
         for role in _SPECIAL_ROLES:
             value = field(values, role, (str, dict), None, path)
             value = field(value, "content", (str,), None, path) if isinstance(value, dict) else value
@@ -130,7 +129,9 @@ def _splade(
     for name in ("embedding_dimension", "word_embedding_dimension"):
         width = field(settings, name, (int,), config.vocab_size, path)
         if width != config.vocab_size:
-            raise CheckpointError(f"{path}: {name} is {width}; accepted: {config.vocab_size}, the vocabulary, or null")
+            raise CheckpointError(
+                f"{path}: {name} is {shown(width)}; accepted: {config.vocab_size}, the vocabulary, or null"
+            )
     names = masked_lm_names(family, values, config_path)
     hidden, vocabulary = config.hidden_size, config.vocab_size
 
@@ -180,5 +181,5 @@ def _own_decoder(names, family, values, path, tensors, tensor, shape) -> torch.T
 def _choice(values: dict, name: str, default: str, accepted: tuple[str, ...], path: Path) -> str:
     value = field(values, name, (str,), default, path)
     if value not in accepted:
-        raise CheckpointError(f"{path}: {name} is {value!r}; accepted: {', '.join(accepted)}")
+        raise CheckpointError(f"{path}: {name} is {shown(value)}; accepted: {', '.join(accepted)}")
     return value

@@ -96,34 +96,37 @@ def text_limits(folder: Path, config: EncoderConfig, settings: bool = True) -> t
     max_length, do_lower_case = None, False
     for name in layout.TRANSFORMER_CONFIGS if settings else ():
         path = folder / name
-        if path.is_file():
+        if files.has(path):
             values = files.read_json(path)
             max_length = files.field(values, "max_seq_length", (int,), None, path)
             do_lower_case = files.field(values, "do_lower_case", (bool,), False, path)
             break
     longest = config.max_length
     path = folder / layout.TOKENIZER_CONFIG
-    if max_length is None and path.is_file():
+    if max_length is None and files.has(path):
         max_length = files.field(files.read_json(path), "model_max_length", (int, float), None, path)
-    if max_length is None:
-        return longest, do_lower_case
+    max_length = longest if max_length is None else min(max_length, longest)
     if max_length < 3:
-        raise CheckpointError(f"{folder}: the maximum length is {max_length}; accepted: at least 3 tokens")
-    return int(min(max_length, longest)), do_lower_case
+        raise CheckpointError(f"{folder}: the maximum length is {files.shown(max_length)}; accepted: at least 3 tokens")
+    return int(max_length), do_lower_case
 
 
 def _sentence_settings(folder: Path) -> dict:
     path = folder / layout.SENTENCE_CONFIG
-    values = files.read_json(path) if path.is_file() else {}
+    values = files.read_json(path) if files.has(path) else {}
     prompts = files.field(values, "prompts", (dict,), {}, path)
     if not all(isinstance(text, str) for text in prompts.values()):
-        raise CheckpointError(f"{path}: prompts is {prompts!r}; accepted: an object, name -> text")
+        raise CheckpointError(f"{path}: prompts is {files.shown(prompts)}; accepted: an object, name -> text")
     default = files.field(values, "default_prompt_name", (str,), None, path)
     if default is not None and default not in prompts:
-        raise CheckpointError(f"{path}: default_prompt_name is {default!r}; accepted: one of {sorted(prompts)}")
+        raise CheckpointError(
+            f"{path}: default_prompt_name is {files.shown(default)}; accepted: one of {files.shown(sorted(prompts))}"
+        )
     similarity = files.field(values, "similarity_fn_name", (str,), None, path)
     if similarity is not None and similarity not in SIMILARITY_FNS:
-        raise CheckpointError(f"{path}: similarity_fn_name is {similarity!r}; accepted: {', '.join(SIMILARITY_FNS)}")
+        raise CheckpointError(
+            f"{path}: similarity_fn_name is {files.shown(similarity)}; accepted: {', '.join(SIMILARITY_FNS)}"
+        )
     truncate_dim = files.field(values, "truncate_dim", (int,), None, path)
     if truncate_dim is not None and truncate_dim < 1:
         raise CheckpointError(f"{path}: truncate_dim is {truncate_dim}; accepted: at least 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sentcore.checkpoint import layout
-from sentcore.checkpoint.files import field, inside, read_json
+from sentcore.checkpoint.files import field, has, inside, read_json, shown
 from sentcore.checkpoint.weights import check_tensor, read_tensors
 from sentcore.errors import CheckpointError
 from sentcore.outputs.specs import POOLING_MODES, DenseSpec, NormalizeSpec, OutputSpec, PoolingSpec
@@ -18,18 +18,18 @@ def module_folders(folder: Path) -> list[tuple[str, Path]]:
         CheckpointError: modules.json is damaged, names a foreign class or a path outside, or an order without meaning.
     """
     path = folder / layout.MODULES
-    if not path.is_file():
+    if not has(path):
         return [("Transformer", folder)]
     entries = read_json(path, list)
     kinds = module_kinds(entries, path)
     dense = kinds[:2] == ["Transformer", "Pooling"] and set(kinds[2:]) <= {"Dense", "Normalize"}
     if not dense and kinds not in (["MLMTransformer", "SpladePooling"], ["Transformer", "SpladePooling"]):
         raise CheckpointError(
-            f"{path} names the modules {kinds}; accepted: Transformer, Pooling, then any of Dense and Normalize; or "
+            f"{path} names the modules {shown(kinds)}; accepted: Transformer, Pooling, then any of Dense and Normalize; or "
             "MLMTransformer, SpladePooling"
         )
     return [
-        (kind, inside(folder, entry.get("path"), f"{path}: path of module {entry.get('idx')}"))
+        (kind, inside(folder, entry.get("path"), f"{path}: path of module {shown(entry.get('idx'))}"))
         for kind, entry in zip(kinds, entries, strict=True)
     ]
 
@@ -63,11 +63,11 @@ def read_modules(folders: list[tuple[str, Path]], hidden_size: int) -> tuple[tup
 
 def _kind(entry: object, path: Path) -> str:
     if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
-        raise CheckpointError(f"{path} holds the entry {entry!r}; accepted: objects with idx, name, path and type")
+        raise CheckpointError(f"{path} holds the entry {shown(entry)}; accepted: objects with idx, name, path and type")
     if entry["type"] not in layout.MODULE_KINDS:
         accepted = ", ".join(layout.LEGACY_MODULE_TYPE.values())
         raise CheckpointError(
-            f"{path}: type of module {entry.get('idx')} is {entry['type']!r}; accepted: {accepted} (and their later "
+            f"{path}: type of module {shown(entry.get('idx'))} is {shown(entry['type'])}; accepted: {accepted} (and their later "
             "names). A module that is left out would give wrong features, so the folder is refused"
         )
     return layout.MODULE_KINDS[entry["type"]]
@@ -84,7 +84,7 @@ def _pooling(path: Path, hidden_size: int) -> tuple[PoolingSpec, int]:
     )
     if width != hidden_size:
         raise CheckpointError(
-            f"{path}: embedding dimension is {width}; accepted: {hidden_size}, the encoder's hidden_size"
+            f"{path}: embedding dimension is {shown(width)}; accepted: {hidden_size}, the encoder's hidden_size"
         )
     mode = field(values, "pooling_mode", (str, list), None, path)
     if mode is not None:
@@ -92,13 +92,15 @@ def _pooling(path: Path, hidden_size: int) -> tuple[PoolingSpec, int]:
     else:
         unknown = [k for k in values if k.startswith("pooling_mode_") and k not in layout.POOLING_FLAGS]
         if any(values[name] for name in unknown):
-            raise CheckpointError(f"{path}: {unknown} set; accepted: {', '.join(layout.POOLING_FLAGS)}")
+            raise CheckpointError(f"{path}: {shown(unknown)} set; accepted: {', '.join(layout.POOLING_FLAGS)}")
         modes = tuple(
             name for flag, name in layout.POOLING_FLAGS.items() if field(values, flag, (bool,), False, path)
         ) or ("mean",)
     wrong = [name for name in modes if name not in POOLING_MODES]
-    if wrong or not modes:
-        raise CheckpointError(f"{path}: pooling_mode is {mode!r}; accepted: {', '.join(POOLING_MODES)}")
+    if wrong or not modes or len(set(modes)) < len(modes):
+        raise CheckpointError(
+            f"{path}: pooling_mode is {shown(mode)}; accepted: {', '.join(POOLING_MODES)}, each once at most"
+        )
     include_prompt = field(values, "include_prompt", (bool,), True, path)
     return PoolingSpec(modes, include_prompt), width * len(modes)
 
@@ -110,25 +112,29 @@ def _dense(folder: Path, width: int) -> tuple[DenseSpec, int]:
     out_features = field(values, "out_features", (int,), None, path)
     if in_features != width or not out_features or out_features < 1:
         raise CheckpointError(
-            f"{path}: in_features is {in_features!r} and out_features {out_features!r}; accepted: {width}, what comes "
+            f"{path}: in_features is {shown(in_features)} and out_features {shown(out_features)}; accepted: {width}, what comes "
             "before it, and a positive number"
         )
     name = field(values, "activation_function", (str,), "torch.nn.modules.activation.Tanh", path)
     if name not in layout.ACTIVATIONS:
-        raise CheckpointError(f"{path}: activation_function is {name!r}; accepted: {', '.join(layout.ACTIVATIONS)}")
+        raise CheckpointError(
+            f"{path}: activation_function is {shown(name)}; accepted: {', '.join(layout.ACTIVATIONS)}"
+        )
     unsupported = [
         key
         for key in ("module_input_name", "module_output_name")
         if values.get(key) not in (None, "sentence_embedding")
     ]
     if unsupported:
-        raise CheckpointError(f"{path}: {unsupported[0]} is {values[unsupported[0]]!r}; accepted: 'sentence_embedding'")
+        raise CheckpointError(
+            f"{path}: {unsupported[0]} is {shown(values[unsupported[0]])}; accepted: 'sentence_embedding'"
+        )
     tensors, source = read_tensors(folder)
     wanted = {"linear.weight": (out_features, in_features)}
     if field(values, "bias", (bool,), True, path):
         wanted["linear.bias"] = (out_features,)
     if set(tensors) != set(wanted):
-        raise CheckpointError(f"{source} holds {sorted(tensors)}; accepted: {sorted(wanted)}, as {path} says")
+        raise CheckpointError(f"{source} holds {shown(sorted(tensors))}; accepted: {sorted(wanted)}, as {path} says")
     for key, shape in wanted.items():
         check_tensor(tensors[key], shape, f"{source}: {key}")
     bias = tensors.get("linear.bias")

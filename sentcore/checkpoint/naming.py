@@ -6,8 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
+
+from sentcore.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
 _LEGACY_SUFFIX = {"gamma": "weight", "beta": "bias"}
@@ -42,7 +45,7 @@ class Names:
     @cached_property
     def _layers(self) -> list[re.Pattern]:
         return [
-            re.compile(re.escape(form).replace(r"\{\}", r"(\d+)") + r"(.+)")
+            re.compile(re.escape(form).replace(r"\{\}", r"(0|[1-9][0-9]{0,5})") + r"(.+)")
             for form in (self.layer, *self.other_layers)
         ]
 
@@ -71,11 +74,17 @@ class Names:
         """The name less the first of `prefixes` that it begins with."""
         return next((hf_name[len(p) :] for p in self.prefixes if hf_name.startswith(p)), hf_name)
 
-    def to_ours(self, tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
-        """(our tensors, the names that nobody knows). Where rows do not divide, the shape shows it later."""
+    def to_ours(
+        self, tensors: Mapping[str, torch.Tensor], source: Path | str = "the checkpoint"
+    ) -> tuple[dict[str, torch.Tensor], list[str]]:
+        """(our tensors, the names that nobody knows). Where rows do not divide, the shape shows it later.
+
+        Raises:
+            CheckpointError: two tensors stand for one of ours; `source` is the file that it names.
+        """
         state: dict[str, torch.Tensor] = {}
         halves: dict[str, dict[int, torch.Tensor]] = {}
-        unknown = []
+        unknown, origin = [], {}
         for hf_name, tensor in tensors.items():
             try:
                 pieces = self.pieces(hf_name)
@@ -87,13 +96,18 @@ class Names:
             whole = tensor.dim() > 0 and tensor.shape[0] % len(pieces) == 0
             chunks = tensor.chunk(len(pieces)) if whole and len(pieces) > 1 else [tensor] * len(pieces)
             for piece, chunk in zip(pieces, chunks, strict=True):
+                if (other := origin.setdefault(piece, hf_name)) != hf_name:
+                    raise CheckpointError(
+                        f"{source} holds both {other} and {hf_name}, which are names of one tensor; accepted: one of them. Remove "
+                        "the one that is not meant"
+                    )
                 name, half = _whole_of(piece)
                 if half is None:
                     state[name] = chunk
                 else:
                     halves.setdefault(name, {})[half] = chunk
         for name, both in halves.items():
-            if set(both) == {0, 1} and both[0].shape[1:] == both[1].shape[1:]:
+            if set(both) == {0, 1} and both[0].dim() and both[0].shape[1:] == both[1].shape[1:]:
                 state[name] = torch.cat((both[0], both[1]))
         return state, unknown
 

@@ -11,11 +11,11 @@ from sentcore.errors import CheckpointError
 def refuse_adapter(*folders: Path) -> None:
     """Raises CheckpointError where one of the folders holds an adapter beside, or instead of, the weights."""
     for path in dict.fromkeys(folder / layout.ADAPTER_CONFIG for folder in folders):
-        if path.is_file():
+        if files.has(path):
             values = files.read_json(path)
             raise CheckpointError(
-                f"{path}: the folder holds an adapter ({values.get('peft_type')!s}, of "
-                f"{values.get('base_model_name_or_path')!r}); accepted: whole weights, as without the adapter the features "
+                f"{path}: the folder holds an adapter ({files.shown(values.get('peft_type'))}, of "
+                f"{files.shown(values.get('base_model_name_or_path'))}); accepted: whole weights, as without the adapter the features "
                 "would be another model's. Merge it with peft's merge_and_unload and save the result with save_pretrained"
             )
 

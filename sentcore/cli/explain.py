@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sentcore.cli.arguments import count, count_or_zero, output_file
 from sentcore.cli.choices import ATTRIBUTION_METHODS, BACKENDS, DTYPES
-from sentcore.cli.readers import check_text
+from sentcore.cli.files import replacing
 from sentcore.errors import ArgumentValueError, TruncationWarning
 
 OUTPUT_KINDS = (".html", ".png")
@@ -49,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the report; 0, or an exception that says what went wrong."""
     output = output_file(Path(args.output), OUTPUT_KINDS)
+    from sentcore.pipeline.corpus.rows import check_text
+
     texts = [args.text] if args.second is None else [args.text, args.second]
     for position, text in enumerate(texts, 1):
         problem = check_text(text)
@@ -57,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
     if args.prompt is not None and args.prompt_name is not None:
         raise ArgumentValueError("--prompt and --prompt-name are both given; accepted: one of them")
     # Only now what takes time to import and to load.
-    from sentcore.cli.writers import replacing
     from sentcore.explain import SHOWN, attribution, html_report, trace
     from sentcore.integrations.report_png import check_matplotlib, png_report
     from sentcore.sentence_encoder import SentenceEncoder

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from sentcore.cli.arguments import output_file
 from sentcore.cli.choices import INPUT_KINDS, OUTPUT_KINDS
@@ -63,3 +67,16 @@ def check_keep(args: argparse.Namespace, output: Path | None) -> None:
                 "--id or --keep is given without columns to read; accepted: a jsonl, csv or parquet file"
             )
     args.keep = tuple(columns)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes `path`'s place when the block ends well, and vanishes when it does not."""
+    target = Path(os.path.realpath(path))  # a link goes on pointing where it did
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with open(unfinished, "w+b") as file:
+            yield file
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -16,11 +16,14 @@ from tokenizers import normalizers
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from sentcore.errors import ArgumentValueError, CheckpointError, MissingFileError
+from sentcore.inputs.foreign import check_ids, check_template, named_errors
 from sentcore.inputs.shorten import Shortener
 from sentcore.inputs.words import Words
+from sentcore.model_files import has, read_bytes, read_json, shown
 from sentcore.packed import TokenizedTexts
 
 CHUNK = 1024  # texts handed to Rust at once; its results are large until their ids are copied out
+MAX_TOKENIZER_BYTES = 256 * 2**20
 CHARACTERS = 2_000_000  # the same of whole texts, of which a single one may have more
 
 
@@ -43,19 +46,35 @@ class Tokenizer:
         max_length: tokens a text is cut at, special tokens included.
         words: a callable that cuts runs of CJK characters into words, for vocabularies that hold words (see `inputs.words`);
             None for the model's own tokenization.
+        vocab_size: rows of the model's word embeddings, which no id may exceed; None to let every id through.
+        source: the tokenizer's file, for messages.
 
     Raises:
         ArgumentValueError: words for a tokenizer that is not of BERT's kind.
+        CheckpointError: the special tokens alone are more than max_length.
     """
 
     def __init__(
-        self, rust: RustTokenizer, max_length: int, words: Callable[[str], Iterable[str]] | None = None
+        self,
+        rust: RustTokenizer,
+        max_length: int,
+        words: Callable[[str], Iterable[str]] | None = None,
+        vocab_size: int | None = None,
+        source: Path | str = "the tokenizer",
     ) -> None:
-        rust.no_padding()
-        rust.no_truncation()
-        self._rust = rust
+        self._rust, self._vocab_size, self._source = rust, vocab_size, source
         self.max_length = max_length
-        self._shortener = Shortener(rust)
+        with named_errors(source, "reading it"):
+            rust.no_padding()
+            rust.no_truncation()
+            self._shortener = Shortener(rust)
+            check_template(rust, source)
+            special = rust.num_special_tokens_to_add(is_pair=False)
+        if special > max_length:
+            raise CheckpointError(
+                f"{source} puts {special} special tokens around a text, and a text is cut at {max_length} tokens; accepted: fewer "
+                "of them. Raise max_length, or download the folder again"
+            )
         self._words = None if words is None else Words(rust, self._shortener, words)
         self._locks: dict[int, threading.RLock] = {}
 
@@ -78,6 +97,7 @@ class Tokenizer:
         max_length: int,
         do_lower_case: bool = False,
         words: Callable[[str], Iterable[str]] | None = None,
+        vocab_size: int | None = None,
     ) -> Tokenizer:
         """Reads tokenizer.json, or makes BERT's tokenizer from vocab.txt and tokenizer_config.json.
 
@@ -87,12 +107,12 @@ class Tokenizer:
         """
         folder = Path(folder)
         path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
-        if path.is_file():
-            try:
-                rust = RustTokenizer.from_file(str(path))
-            except Exception as error:  # the Rust library raises nothing narrower
-                raise CheckpointError(f"{path} is no tokenizer ({error}); download it again") from error
-        elif vocabulary.is_file():
+        if has(path):
+            data = read_bytes(path, MAX_TOKENIZER_BYTES, "a tokenizer")
+            with named_errors(path, "reading it"):
+                rust = RustTokenizer.from_buffer(data)
+        elif has(vocabulary):
+            path = vocabulary
             rust = _bert_tokenizer(vocabulary, folder / "tokenizer_config.json")
         else:
             raise MissingFileError(
@@ -101,7 +121,7 @@ class Tokenizer:
             )
         if do_lower_case:
             _lower_case_first(rust)
-        return cls(rust, max_length, words)
+        return cls(rust, max_length, words, vocab_size, path)
 
     @_alone
     def encode(self, texts: list[str], max_length: int | None = None) -> TokenizedTexts:
@@ -115,14 +135,14 @@ class Tokenizer:
         self._rust.enable_truncation(limit)
         try:
             for first in range(0, len(texts), CHUNK):
-                encodings = self._rust.encode_batch_fast(texts[first : first + CHUNK])
+                encodings = self._batch(texts[first : first + CHUNK])
                 rows = [encoding.ids for encoding in encodings]
                 lengths.extend(map(len, rows))
                 truncated.extend(
                     len(row) == limit and bool(encoding.overflowing)
                     for row, encoding in zip(rows, encodings, strict=True)
                 )
-                ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
+                ids.append(self._ids(rows))
         finally:
             self._rust.no_truncation()
         offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
@@ -161,11 +181,11 @@ class Tokenizer:
         self._rust.enable_truncation(limit, strategy="longest_first")
         try:
             for first in range(0, len(pairs), CHUNK):
-                encodings = self._rust.encode_batch_fast(pairs[first : first + CHUNK])
+                encodings = self._batch(pairs[first : first + CHUNK])
                 rows = [encoding.ids for encoding in encodings]
                 lengths.extend(map(len, rows))
                 truncated.extend(bool(encoding.overflowing) for encoding in encodings)
-                ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
+                ids.append(self._ids(rows))
                 if token_types:
                     kinds = chain.from_iterable(encoding.type_ids for encoding in encodings)
                     types.append(np.fromiter(kinds, np.int32))
@@ -198,7 +218,8 @@ class Tokenizer:
 
     @_alone
     def _special_ids(self) -> tuple[list[int], list[int]]:
-        encoding = self._rust.encode("a")
+        with named_errors(self._source, "tokenizing"):
+            encoding = self._rust.encode("a")
         ids, mask = encoding.ids, encoding.special_tokens_mask
         if 0 not in mask:  # a vocabulary without "a"
             return ids[:1], ids[1:]
@@ -213,7 +234,7 @@ class Tokenizer:
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         return TokenizedTexts(
-            token_ids=np.fromiter(chain.from_iterable(rows), np.int32),
+            token_ids=self._ids(rows),
             offsets=offsets,
             token_type_ids=None,
             truncated=np.array([len(body) > room for body in bodies], dtype=np.bool_),
@@ -223,8 +244,18 @@ class Tokenizer:
     def _whole(self, texts: list[str]) -> list[np.ndarray]:
         if self._words is not None:
             before, behind = self._special_ids()
-            return [np.array([*before, *self._words.ids(text), *behind], dtype=np.int32) for text in texts]
-        return [np.array(encoding.ids, dtype=np.int32) for encoding in self._rust.encode_batch_fast(texts)]
+            return [self._ids([[*before, *self._words.ids(text), *behind]]) for text in texts]
+        return [self._ids([encoding.ids]) for encoding in self._batch(texts)]
+
+    def _batch(self, texts: list) -> list:
+        """The Rust library's encodings of texts, or of pairs of them."""
+        with named_errors(self._source, "tokenizing"):
+            return self._rust.encode_batch_fast(texts)
+
+    def _ids(self, rows: Iterable[Iterable[int]]) -> np.ndarray:
+        """[T] int32, the ids of the rows one after the other."""
+        with named_errors(self._source, "tokenizing"):  # ids of 32 bits without a sign
+            return check_ids(np.fromiter(chain.from_iterable(rows), np.int32), self._vocab_size, self._source)
 
     def __call__(self, texts: str | list[str], max_length: int | None = None) -> TokenizedTexts:
         """`encode`, for one text too."""
@@ -235,7 +266,8 @@ class Tokenizer:
         """Tokens a prompt takes at the start of a text: its own with special tokens, less a closing one."""
         if self._words is not None:
             return len(self._special_ids()[0]) + len(self._words.ids(prompt))
-        encoding = self._rust.encode(prompt)
+        with named_errors(self._source, "tokenizing"):
+            encoding = self._rust.encode(prompt)
         closes = bool(encoding.special_tokens_mask) and encoding.special_tokens_mask[-1] == 1
         return len(encoding.ids) - int(closes and len(encoding.ids) > 1)
 
@@ -263,7 +295,9 @@ class Tokenizer:
         """Ids of what this tokenizer puts around a text, of its unknown token, and of the special tokens in `names`."""
         model = json.loads(self._rust.to_str())["model"]  # Unigram tells of its unknown token nowhere else
         named = {self._rust.token_to_id(name) for name in (*names, model.get("unk_token")) if name}
-        return sorted({*named, model.get("unk_id"), *self._rust.encode("").ids} - {None})
+        with named_errors(self._source, "tokenizing"):
+            around = self._rust.encode("").ids
+        return sorted({*named, model.get("unk_id"), *around} - {None})
 
     @property
     def vocab_size(self) -> int:
@@ -283,24 +317,27 @@ def _readable(text: str, piece: str) -> str:
 
 
 def _bert_tokenizer(vocabulary: Path, config: Path) -> RustTokenizer:
+    settings = read_json(config) if has(config) else {}
+    switches = {name: settings.get(name) for name in ("tokenize_chinese_chars", "strip_accents", "do_lower_case")}
+    for name, value in switches.items():
+        if value is not None and not isinstance(value, bool):
+            raise CheckpointError(f"{config}: {name} is {shown(value)}; accepted: true, false or null")
     try:
-        settings = json.loads(config.read_bytes()) if config.is_file() else {}
-        lines = vocabulary.read_text(encoding="utf-8").split("\n")
+        lines = read_bytes(vocabulary, MAX_TOKENIZER_BYTES, "a vocabulary").decode("utf-8").split("\n")
     except ValueError as error:
-        raise CheckpointError(
-            f"{vocabulary.parent}: vocab.txt or tokenizer_config.json is damaged ({error}); download them again"
-        ) from error
+        raise CheckpointError(f"{vocabulary} is not UTF-8 ({error}); download it again") from error
     if lines and not lines[-1]:
         lines.pop()
     tokens = {token.rstrip("\r"): index for index, token in enumerate(lines)}
     needed = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in tokens]
     if needed:
         raise CheckpointError(f"{vocabulary} lacks {', '.join(needed)}; accepted: a BERT vocabulary, one token a line")
+    chinese, accents, lower = switches.values()
     return BertWordPieceTokenizer(
         tokens,
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=settings.get("do_lower_case", True),
+        handle_chinese_chars=chinese is not False,
+        strip_accents=accents,
+        lowercase=lower is not False,
     )._tokenizer
 
 

@@ -200,7 +200,8 @@ class Encoder(nn.Module):
                 )
 
     def _initialize(self, module: nn.Module) -> None:
-        if isinstance(module, (nn.Linear, nn.Embedding)):
+        # On the meta device, where a checkpoint's weights come in their place, drawing nothing still takes milliseconds a tensor.
+        if isinstance(module, (nn.Linear, nn.Embedding)) and not module.weight.is_meta:
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -82,14 +82,27 @@ def test_half_precision_weights(tmp_path):
     assert all(t.dtype == torch.float32 for t in state.values())
 
 
-def test_hub_snapshots_are_links_out_of_their_folder(folder, tmp_path):
-    snapshot = tmp_path / "snapshot"
-    for file in folder.rglob("*"):
-        if file.is_file():
-            link = snapshot / file.relative_to(folder)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(file, link)
+@pytest.mark.parametrize("shared", [False, True])
+def test_hub_snapshots_are_links_out_of_their_folder(folder, tmp_path, shared):
+    """As huggingface_hub lays them out: blobs of a repository, which may be links to blobs of the whole cache."""
+    repository = tmp_path / "hub" / "models--org--name"
+    snapshot, blobs = repository / "snapshots" / "5c38ec7c405ec4b4", repository / "blobs"
+    blobs.mkdir(parents=True)
+    for number, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        blob, link = blobs / f"{number:040x}", snapshot / file.relative_to(folder)
+        if shared:
+            store = tmp_path / "hub" / "blobs" / "ab" / f"ab{number:062x}"
+            store.parent.mkdir(parents=True, exist_ok=True)
+            store.write_bytes(file.read_bytes())
+            blob.symlink_to(os.path.relpath(store, blobs))
+        else:
+            blob.write_bytes(file.read_bytes())
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
     same(folder, snapshot)
+    elsewhere = tmp_path / "linked-cache"
+    elsewhere.symlink_to(tmp_path / "hub")
+    same(folder, elsewhere / "models--org--name" / "snapshots" / snapshot.name)
 
 
 def test_maximum_length_rule(folder):
@@ -182,7 +195,11 @@ BROKEN = {
         CheckpointError,
         "similarity_fn_name is 'tanimoto'",
     ),
-    "tokenizer no JSON": (lambda f: (f / "tokenizer.json").write_text("{"), CheckpointError, "is no tokenizer"),
+    "tokenizer no JSON": (
+        lambda f: (f / "tokenizer.json").write_text("{"),
+        CheckpointError,
+        "tokenizer.json: reading it failed",
+    ),
     "vocabulary without specials": (
         lambda f: (f / "vocab.txt").write_text("a\nb\n"),
         CheckpointError,

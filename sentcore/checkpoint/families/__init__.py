@@ -17,6 +17,7 @@ from sentcore.checkpoint.families import (
     nomic_bert,
     roberta,
 )
+from sentcore.checkpoint.files import shown
 from sentcore.errors import CheckpointError
 
 # config.json's model_type -> its family.
@@ -45,9 +46,9 @@ def family_of(values: dict, path: Path) -> ModuleType:
     model_type = values.get("model_type")
     if model_type == "bert" and values.get("position_embedding_type") == "alibi":
         return jina_bert
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise CheckpointError(
-            f"{path}: model_type is {model_type!r}; accepted: {', '.join(FAMILIES)}. Another architecture would give wrong "
+            f"{path}: model_type is {shown(model_type)}; accepted: {', '.join(FAMILIES)}. Another architecture would give wrong "
             "features, so it is refused"
         )
     return FAMILIES[model_type]

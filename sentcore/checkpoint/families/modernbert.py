@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sentcore.checkpoint.families.reading import activation, build, rotary, same
-from sentcore.checkpoint.files import field
+from sentcore.checkpoint.files import field, shown
 from sentcore.checkpoint.naming import MaskedLMNames, Names
-from sentcore.config import EncoderConfig
+from sentcore.config import MOST_LAYERS, EncoderConfig
 from sentcore.errors import CheckpointError
 
 NAMES = Names(
@@ -81,8 +81,11 @@ def _layer_types(values: dict, layers: int, path: Path) -> tuple[str, ...]:
     given = field(values, "layer_types", (list,), None, path)
     if given is None:
         every = field(values, "global_attn_every_n_layers", (int,), 3, path)
-        return tuple("sliding" if layer % every else "full" for layer in range(layers))
-    wrong = [kind for kind in given if kind not in _LAYER_TYPES]
+        if every < 1:
+            raise CheckpointError(f"{path}: global_attn_every_n_layers is {every}; accepted: at least 1")
+        # More layers than that are refused behind this, by EncoderConfig.
+        return tuple("sliding" if layer % every else "full" for layer in range(min(layers, MOST_LAYERS)))
+    wrong = [kind for kind in given if not isinstance(kind, str) or kind not in _LAYER_TYPES]
     if wrong:
-        raise CheckpointError(f"{path}: layer_types holds {wrong[0]!r}; accepted: {', '.join(_LAYER_TYPES)}")
+        raise CheckpointError(f"{path}: layer_types holds {shown(wrong[0])}; accepted: {', '.join(_LAYER_TYPES)}")
     return tuple(_LAYER_TYPES[kind] for kind in given)

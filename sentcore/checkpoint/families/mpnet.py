@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from sentcore.checkpoint.families import bert, roberta
-from sentcore.checkpoint.families.reading import SHARED, activation, build, only, same
+from sentcore.checkpoint.families.reading import SHARED, activation, build, only, same, with_free_rows
 from sentcore.checkpoint.naming import Names
 from sentcore.config import EncoderConfig
 
@@ -41,4 +40,4 @@ def config_from_hf(values: dict, path: Path) -> EncoderConfig:
     named = same(*SHARED, vocab_size=30527, pad_token_id=1, relative_attention_num_buckets=32)
     del named["type_vocab_size"]
     config = build(values, path, named, hidden_act=activation(values, path), type_vocab_size=0)
-    return dataclasses.replace(config, position_offset=config.pad_token_id + 1)
+    return with_free_rows(config, path)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sentcore.checkpoint.files import field
+from sentcore.checkpoint.files import field, shown
 from sentcore.config import EncoderConfig
 from sentcore.errors import CheckpointError, SentcoreError
 
@@ -57,7 +58,7 @@ def build(values: dict, path: Path, named: Mapping[str, str | tuple[str, Any]], 
             raise CheckpointError(f"{path}: {name} is true; accepted: false. A decoder is no sentence encoder")
     if values.get("pruned_heads"):
         raise CheckpointError(
-            f"{path}: pruned_heads is {values['pruned_heads']!r}; accepted: none. Layers with heads of their own count are "
+            f"{path}: pruned_heads is {shown(values['pruned_heads'])}; accepted: none. Layers with heads of their own count are "
             "not computed here; use the checkpoint from before pruning"
         )
     defaults = EncoderConfig()
@@ -73,6 +74,14 @@ def build(values: dict, path: Path, named: Mapping[str, str | tuple[str, Any]], 
     return config
 
 
+def with_free_rows(config: EncoderConfig, path: Path) -> EncoderConfig:
+    """The same, with the position table's rows up to the padding id kept free, as RoBERTa counts."""
+    try:
+        return dataclasses.replace(config, position_offset=config.pad_token_id + 1)
+    except SentcoreError as error:
+        raise CheckpointError(f"{path}: pad_token_id is {config.pad_token_id}: {error}") from error
+
+
 def same(*names: str, **defaults: Any) -> dict[str, str | tuple[str, Any]]:
     """`named` for fields that are called alike; `defaults` where the family's differ from EncoderConfig's."""
     return {name: (name, defaults[name]) if name in defaults else name for name in {**dict.fromkeys(names), **defaults}}
@@ -86,7 +95,7 @@ def activation(
     act = field(values, name, (str,), default, path)
     if act not in accepted:
         raise CheckpointError(
-            f"{path}: {name} is {act!r}; accepted: {', '.join(accepted)}. Another activation would give wrong features"
+            f"{path}: {name} is {shown(act)}; accepted: {', '.join(accepted)}. Another activation would give wrong features"
         )
     return accepted[act]
 
@@ -99,7 +108,7 @@ def only(values: dict, path: Path, name: str, *accepted: Any, default: Any = Non
         return
     what = ", ".join(map(repr, accepted)) or "nothing"
     raise CheckpointError(
-        f"{path}: {name} is {value!r}; accepted: {what}. What it asks for is not computed here, and features without it would "
+        f"{path}: {name} is {shown(value)}; accepted: {what}. What it asks for is not computed here, and features without it would "
         "be wrong"
     )
 
@@ -109,7 +118,7 @@ def absolute_positions(values: dict, path: Path) -> None:
     position = field(values, "position_embedding_type", (str,), "absolute", path)
     if position != "absolute":
         raise CheckpointError(
-            f"{path}: position_embedding_type is {position!r}; accepted: 'absolute'. Other positions would give wrong "
+            f"{path}: position_embedding_type is {shown(position)}; accepted: 'absolute'. Other positions would give wrong "
             "features"
         )
 
@@ -145,6 +154,6 @@ def rotary(
         return {"rope_theta": theta, "rope_ntk_factor": factor}
     accepted = "'default', and 'ntk' without mixed_b" if ntk else "'default'"
     raise CheckpointError(
-        f"{path}: rope type is {kind!r} with {parameters!r}; accepted: {accepted}. Other rotary scalings would give wrong "
+        f"{path}: rope type is {shown(kind)} with {shown(parameters)}; accepted: {accepted}. Other rotary scalings would give wrong "
         "features"
     )

@@ -5,11 +5,10 @@ As BERT, but the position table's rows up to the padding id are kept free, so it
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from sentcore.checkpoint.families import bert
-from sentcore.checkpoint.families.reading import SHARED, absolute_positions, activation, build, same
+from sentcore.checkpoint.families.reading import SHARED, absolute_positions, activation, build, same, with_free_rows
 from sentcore.checkpoint.naming import MaskedLMNames, Names
 from sentcore.config import EncoderConfig
 
@@ -26,4 +25,4 @@ def config_from_hf(values: dict, path: Path) -> EncoderConfig:
     """The EncoderConfig of a config.json; CheckpointError by file, field, value and what is accepted."""
     absolute_positions(values, path)
     config = build(values, path, same(*SHARED, pad_token_id=1), hidden_act=activation(values, path))
-    return dataclasses.replace(config, position_offset=config.pad_token_id + 1)
+    return with_free_rows(config, path)

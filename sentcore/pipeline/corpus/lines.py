@@ -9,10 +9,11 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
+from sentcore.model_files import shown
 from sentcore.pipeline.corpus.rows import InputError, Row, check_text
 
+LONGEST_LINE = 2**28  # bytes; a few kilobytes of gzip can hold a line larger than any memory
 _LONGEST_FIELD = 2**28  # of a csv file: what a quote that is never closed may swallow
-
 
 _CONVERT = "convert the file, as with iconv -f ENCODING -t UTF-8"
 
@@ -40,7 +41,8 @@ class Lines:
         self._errors = errors
         self.header: list[str] | None = None
         self.number = self.offset = 0
-        self._file = iter(file)
+        # Of a line too long, one byte more than is accepted.
+        self._file = iter(lambda: file.readline(LONGEST_LINE + 1), b"") if hasattr(file, "readline") else iter(file)
 
     def __iter__(self) -> Lines:
         return self
@@ -53,6 +55,10 @@ class Lines:
                 f"{self.name}: the gzip data is damaged behind line {self.number} ({error}); make the file again"
             ) from None
         self.number += 1
+        if len(raw) > LONGEST_LINE:
+            raise InputError(
+                f"{self.where}: more than {LONGEST_LINE} bytes; accepted: at most as many in a line. Divide the text"
+            )
         self.offset += len(raw)
         try:
             # A byte-order mark belongs to no text.
@@ -107,7 +113,7 @@ def jsonl_rows(lines: Lines, column: str, keep: Sequence[str]) -> Iterator[Row]:
         missing = next((name for name in (column, *keep) if name not in row), None)
         if missing is not None:
             option = "--column" if missing == column else "--keep"
-            problem = f"no field {missing!r} among {shown(row)}; name the field with {option}"
+            problem = f"no field {missing!r} among {first_names(row)}; name the field with {option}"
             yield Row(lines.where, None, kept, problem)
             continue
         text = row[column]
@@ -189,17 +195,19 @@ def _place(header: list[str], column: str, where: str, option: str) -> int:
         return header.index(column)
     if found:
         raise InputError(f"{where}: {found} columns are named {column!r}; rename all but one")
-    raise InputError(f"{where}: no column {column!r} in the header {shown(header)}; name the column with {option}")
+    raise InputError(
+        f"{where}: no column {column!r} in the header {first_names(header)}; name the column with {option}"
+    )
 
 
 def _row(where: str, text: str, kept: tuple, problem: str | None) -> Row:
     return Row(where, text if problem is None else None, kept, problem if problem is None else f"the text {problem}")
 
 
-def shown(names: Any) -> str:
+def first_names(names: Any) -> str:
     """The first names, for a message."""
-    every = [repr(name) for name in names]
-    return ", ".join(every[:8]) + (", ..." if len(every) > 8 else "") or "none"
+    every = list(names)
+    return ", ".join(map(shown, every[:8])) + (", ..." if len(every) > 8 else "") or "none"
 
 
 def json_type(value: Any) -> str:

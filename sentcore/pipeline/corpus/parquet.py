@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from sentcore.errors import MissingPackageError
-from sentcore.pipeline.corpus.lines import shown
+from sentcore.pipeline.corpus.lines import first_names
 from sentcore.pipeline.corpus.rows import SHARD_ROWS, BadRows, InputError, Row, Shard
 
 EMBEDDING = "embedding"
@@ -46,7 +46,7 @@ class ParquetSource:
             found = self.schema.names.count(name)
             if found != 1:
                 raise InputError(
-                    f"{path}: {found or 'no'} column{'s'[: found > 1]} {name!r} among {shown(self.schema.names)}; name one "
+                    f"{path}: {found or 'no'} column{'s'[: found > 1]} {name!r} among {first_names(self.schema.names)}; name one "
                     f"with {option}"
                 )
         kind = self.schema.field(column).type
