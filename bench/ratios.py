@@ -110,13 +110,13 @@ def lost(found: dict[str, float], baseline: dict[str, float]) -> list[str]:
         for name in baseline
         if name in found and found[name] < GROSS * baseline[name]
     ]
-    return said + [f"{name}: measured or committed, not both; run --write" for name in sorted(found.keys() ^ baseline.keys())]
+    return said + [
+        f"{name}: measured or committed, not both; run --write" for name in sorted(found.keys() ^ baseline.keys())
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write ratios.json instead of comparing with it")
     options = parser.parse_args(arguments)
     if not sentcore.build_info()["extension"]["built"]:

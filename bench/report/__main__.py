@@ -20,7 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="+", type=Path, help="JSON of pytest bench --benchmark-json=FILE, the baseline first")
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="JSON of pytest bench --benchmark-json=FILE, the baseline first"
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="the page to write (report.html)")
     options = parser.parse_args(arguments)
     try:
@@ -36,11 +38,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bench.report: {error.name} is not installed; pip install 'sentcore[bench]'", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"bench.report: {options.out} cannot be written ({error.strerror}); name another with -o", file=sys.stderr)
+        print(
+            f"bench.report: {options.out} cannot be written ({error.strerror}); name another with -o", file=sys.stderr
+        )
         return 2
     slower = [change for comparison in comparisons for change in comparison.slower]
     for change in slower:
-        print(f"slower: {short(change.after.name)}: {1000 * change.before.median:.3g} -> {1000 * change.after.median:.3g} ms")
+        print(
+            f"slower: {short(change.after.name)}: {1000 * change.before.median:.3g} -> {1000 * change.after.median:.3g} ms"
+        )
     print(f"{options.out}: {len(runs)} runs, {len(comparisons)} comparisons, {len(slower)} slower beyond noise")
     return 1 if slower else 0
 

@@ -54,7 +54,11 @@ def _runs(runs: list[Run]) -> str:
 def _comparison(comparison: Comparison) -> str:
     before, after = comparison.before, comparison.after
     slower, judged = comparison.slower, [c for c in comparison.changes if c.verdict != "too few rounds"]
-    said = f"{len(slower)} of {len(judged)} became slower beyond noise." if slower else f"None of {len(judged)} became slower beyond noise."
+    said = (
+        f"{len(slower)} of {len(judged)} became slower beyond noise."
+        if slower
+        else f"None of {len(judged)} became slower beyond noise."
+    )
     unjudged = len(comparison.changes) - len(judged)
     if unjudged:
         said += f" {unjudged} had too few rounds to be judged."

@@ -68,7 +68,9 @@ def read_run(path: Path) -> Run:
     except OSError as error:
         raise ReportError(f"{path} cannot be read ({error.strerror}); accepted: a file of --benchmark-json") from None
     except ValueError as error:
-        raise ReportError(f"{path} is no JSON ({error}); accepted: a file of pytest bench --benchmark-json=FILE") from None
+        raise ReportError(
+            f"{path} is no JSON ({error}); accepted: a file of pytest bench --benchmark-json=FILE"
+        ) from None
     try:
         timings = [_timing(entry) for entry in found["benchmarks"]]
         machine, commit = found["machine_info"], found["commit_info"]

@@ -16,7 +16,9 @@ from bench.report.read import ReportError, read_run, yardsticks_of
 OPS = [f"op{number}" for number in range(8)]
 
 
-def write(path, seed, slower=(), machine=1.0, brand="CPU", rounds=30, noise=0.05, leave_out=(), names=("op", "reference")):
+def write(
+    path, seed, slower=(), machine=1.0, brand="CPU", rounds=30, noise=0.05, leave_out=(), names=("op", "reference")
+):
     """A file as pytest-benchmark writes it: for every op sentcore's time and a yardstick's, noise that only adds time.
 
     Args:
@@ -28,13 +30,17 @@ def write(path, seed, slower=(), machine=1.0, brand="CPU", rounds=30, noise=0.05
         for name in names:
             own = 1e-3 * machine * draw.uniform(0.98, 1.02) * (dict(slower).get(op, 1.0) if name == "op" else 1.0)
             data = sorted(own * (1 + draw.expovariate(1 / noise)) for _ in range(rounds))
-            first, middle, third = statistics.quantiles(data, n=4) if rounds > 1 else data * 3
+            first, _, third = statistics.quantiles(data, n=4) if rounds > 1 else data * 3
             stats = {"median": statistics.median(data), "iqr": third - first, "min": data[0], "rounds": rounds}
             fullname = f"bench/ops/test_{op}.py::test_forward[{name}-H384]"
             if op not in leave_out:
                 entries.append({"fullname": fullname, "group": op, "stats": stats})
     info = {"cpu": {"brand_raw": brand}, "threads": 2, "versions": {"torch": "2.13.0"}}
-    found = {"machine_info": info, "commit_info": {"id": "0123456789ab", "dirty": False}, "datetime": "2026-01-02T03:04:05"}
+    found = {
+        "machine_info": info,
+        "commit_info": {"id": "0123456789ab", "dirty": False},
+        "datetime": "2026-01-02T03:04:05",
+    }
     path.write_text(json.dumps(found | {"benchmarks": entries}))
     return path
 
@@ -106,7 +112,9 @@ def test_the_page_stands_alone_and_says_what_happened(tmp_path, capsys):
     assert "1 of 7 became slower" in page and "Only in before: test_op7" in page
     assert "&lt;other&gt;" in page and "Another &amp; CPU" in page and "<other>" not in page
     assert page.count("<svg") == 1 + len(OPS)  # one comparison (the other machine has none), one picture a group
-    assert not re.search(r"<(script|link|img|iframe)\b|@import|url\(", page.replace("url(#", ""))  # url(#...): within the page
+    assert not re.search(
+        r"<(script|link|img|iframe)\b|@import|url\(", page.replace("url(#", "")
+    )  # url(#...): within the page
     assert main([str(before), str(before), "-o", str(out)]) == 0
     assert "None of 8 became slower" in out.read_text(encoding="utf-8")
 

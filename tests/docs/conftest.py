@@ -79,9 +79,7 @@ def reader(monkeypatch, tmp_path, hub_cache) -> Path:
     monkeypatch.chdir(tmp_path)
     # Shorter than the samples: as many lines as a script needs.
     topics = (DATA / "topics.jsonl").read_text(encoding="utf-8").splitlines()[::2]
-    questions = [
-        json.loads(line) for line in (DATA / "questions.jsonl").read_text(encoding="utf-8").splitlines()[:16]
-    ]
+    questions = [json.loads(line) for line in (DATA / "questions.jsonl").read_text(encoding="utf-8").splitlines()[:16]]
     rows = [json.loads(line) for line in topics]
     Path("topics.jsonl").write_text("\n".join(topics) + "\n", encoding="utf-8")
     reviews = [f"{row['label']}\t{row['text']}" for row in rows[::4]]

@@ -41,7 +41,9 @@ def run(words: list[str], monkeypatch) -> int:
         except SystemExit as end:
             return end.code or 0
         return 0
-    raise AssertionError(f"{words[0]} is neither sentcore nor a Python file; run it here, or put it into SKIPPED and say why")
+    raise AssertionError(
+        f"{words[0]} is neither sentcore nor a Python file; run it here, or put it into SKIPPED and say why"
+    )
 
 
 @pytest.mark.parametrize("name", [name for name, words in COMMANDS.items() if not why_skipped(words)], ids=str)

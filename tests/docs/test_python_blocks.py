@@ -16,7 +16,9 @@ def _loader() -> list[dict[str, torch.Tensor]]:
     """Two batches of the README's training loop."""
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     labels = torch.where(mask.bool(), 2, -100)
-    return [{"input_ids": torch.tensor([[101, 7, 8, 102], [101, 102, 0, 0]]), "attention_mask": mask, "labels": labels}] * 2
+    return [
+        {"input_ids": torch.tensor([[101, 7, 8, 102], [101, 102, 0, 0]]), "attention_mask": mask, "labels": labels}
+    ] * 2
 
 
 # What a page leaves to its reader: name -> value.
@@ -63,9 +65,9 @@ def test_a_block_that_fails_or_prints_something_else_is_found(tmp_path):
         return [Block(file, "python", text, 7, "1\n")]
 
     run_blocks(page("print(1)"), {})
-    with pytest.raises(AssertionError, match="nowhere.md:7 prints"):
+    with pytest.raises(AssertionError, match=r"nowhere\.md:7 prints"):
         run_blocks(page("print(2)"), {})
-    with pytest.raises(AssertionError, match=r"nowhere.md:7 fails(.|\n)*line 8"):
+    with pytest.raises(AssertionError, match=r"nowhere\.md:7 fails(.|\n)*line 8"):
         run_blocks(page("a = 1\nb = c"), {})
 
 
