@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.report.judge import Comparison, compare
+from bench.report.judge import UNJUDGED, Comparison, compare
 from bench.report.page import page
 from bench.report.plots import short
 from bench.report.read import ReportError, Run, read_run
@@ -47,7 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             f"slower: {short(change.after.name)}: {1000 * change.before.median:.3g} -> {1000 * change.after.median:.3g} ms"
         )
-    print(f"{options.out}: {len(runs)} runs, {len(comparisons)} comparisons, {len(slower)} slower beyond noise")
+    unjudged = sum(change.verdict in UNJUDGED for comparison in comparisons for change in comparison.changes)
+    print(
+        f"{options.out}: {len(runs)} runs, {len(comparisons)} comparisons, {len(slower)} slower beyond noise, "
+        f"{unjudged} that cannot be judged"
+    )
     return 1 if slower else 0
 
 

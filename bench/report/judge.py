@@ -13,6 +13,8 @@ Of the three (the last two as changes of log time) comes a standard deviation, a
 high that a report on runs which do not differ has a chance of ALARM to show any regression at all, however many benchmarks it holds.
 It must be at least SMALLEST too, and the fastest rounds must have moved the same way at least half as far: work of others makes
 rounds slower but never faster than the machine can, so a real change moves the minimum with the median.
+
+Where the noise would hide a factor of two (LARGEST), or there are too few rounds, nothing is said of a benchmark: measure it again.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ UNKNOWN_SCATTER = 0.10  # of log time, between runs of one benchmark
 FEWEST_YARDSTICKS = 5
 FEWEST_ROUNDS = 5  # below, an IQR says nothing
 SMALLEST = 0.03  # of log time: nobody acts upon less
+LARGEST = math.log(2)  # noise beyond which "same" would say nothing
+UNJUDGED = ("too few rounds", "too noisy")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Change:
         change: log of the medians' ratio less the machine's drift; 0.1 is about 10% slower.
         fastest: the same of the fastest rounds.
         noise: what `change` must exceed.
-        verdict: "slower", "faster", "same" or "too few rounds".
+        verdict: "slower", "faster" or "same", or one of UNJUDGED.
     """
 
     before: Timing
@@ -112,7 +116,7 @@ def _verdict(old: Timing, new: Timing, change: float, fastest: float, noise: flo
         return "slower"
     if change < -noise and fastest < -noise / 2:
         return "faster"
-    return "same"
+    return "too noisy" if noise > LARGEST else "same"
 
 
 def _error(timing: Timing) -> float:

@@ -13,7 +13,7 @@ STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #222; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; }
-.scroll { overflow-x: auto; } .scroll svg { min-width: 34rem; width: 100%; height: auto; }
+.scroll { overflow-x: auto; } .scroll svg, .scroll table { min-width: 34rem; } .scroll svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: 13px; } th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .slower { color: #b3261e; font-weight: 600; } .faster { color: #2e7d32; font-weight: 600; }
@@ -22,8 +22,8 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: 
 RULE = f"""A change counts where it exceeds the noise: z · √(e² + e'² + s²), at least {judge.SMALLEST:.0%}. e and e' are the two medians'
 standard errors, 0.93 · IQR / √rounds; s is how far the yardsticks (what is timed beside sentcore and no commit changes) scatter around
 their common drift between the runs, which is taken off every change; z leaves a chance of {judge.ALARM:.0%} that runs of equal
-speed show any regression. The fastest rounds must have moved the same way at least half as far. Fewer than {judge.FEWEST_ROUNDS} rounds
-are not judged."""
+speed show any regression. The fastest rounds must have moved the same way at least half as far. Fewer than {judge.FEWEST_ROUNDS} rounds,
+and noise that would hide a factor of two, are not judged."""
 
 
 def page(runs: list[Run], comparisons: list[Comparison]) -> str:
@@ -53,7 +53,7 @@ def _runs(runs: list[Run]) -> str:
 
 def _comparison(comparison: Comparison) -> str:
     before, after = comparison.before, comparison.after
-    slower, judged = comparison.slower, [c for c in comparison.changes if c.verdict != "too few rounds"]
+    slower, judged = comparison.slower, [c for c in comparison.changes if c.verdict not in judge.UNJUDGED]
     said = (
         f"{len(slower)} of {len(judged)} became slower beyond noise."
         if slower
@@ -61,7 +61,7 @@ def _comparison(comparison: Comparison) -> str:
     )
     unjudged = len(comparison.changes) - len(judged)
     if unjudged:
-        said += f" {unjudged} had too few rounds to be judged."
+        said += f" {unjudged} cannot be judged: too few rounds, or too much noise. Measure again."
     parts = [
         f"<h2>{escape(after.label)} against {escape(before.label)}</h2>",
         f'<p class="verdict{" bad" if slower else ""}">{said}</p>',
@@ -92,7 +92,7 @@ def _changes(comparison: Comparison) -> str:
             _milliseconds(row.after.median),
             _percent(row.change),
             _percent(row.fastest),
-            f"{100 * math.expm1(row.noise):.1f}%",
+            f"{100 * math.expm1(row.noise):.1f}%" if row.noise <= judge.LARGEST else "over 100%",
             f'<span class="{row.verdict.replace(" ", "-")}">{row.verdict}</span>',
         )
         for row in comparison.changes

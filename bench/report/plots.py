@@ -5,11 +5,18 @@ from __future__ import annotations
 import io
 import math
 
-from bench.report.judge import Comparison
+from bench.report.judge import LARGEST, Comparison
 from bench.report.read import Run
 
 COLORS = ("#1b6ca8", "#c0803a", "#7a9a4a", "#8a5a9a", "#8a8a8a")
-VERDICTS = {"slower": "#b3261e", "faster": "#2e7d32", "same": "#777777", "too few rounds": "#bbbbbb"}
+TICKS = (0.1, 0.2, 0.5, 0.7, 0.9, 0.95, 1, 1.05, 1.1, 1.3, 2, 3, 5, 10)
+VERDICTS = {
+    "slower": "#b3261e",
+    "faster": "#2e7d32",
+    "same": "#777777",
+    "too few rounds": "#bbbbbb",
+    "too noisy": "#bbbbbb",
+}
 
 
 def changes(comparison: Comparison) -> str:
@@ -17,13 +24,22 @@ def changes(comparison: Comparison) -> str:
     rows = comparison.changes
     figure, axes = _figure(0.28 * len(rows) + 1.1)
     for place, row in enumerate(reversed(rows)):
-        low, high = (100 * math.expm1(sign * row.noise) for sign in (-1, 1))
+        low, high = (math.exp(sign * min(row.noise, 9.0)) for sign in (-1, 1))
         axes.plot([low, high], [place, place], color="#dddddd", linewidth=7, solid_capstyle="butt", zorder=1)
-        axes.plot(100 * math.expm1(row.change), place, "o", color=VERDICTS[row.verdict], markersize=5, zorder=2)
-    axes.axvline(0, color="#333333", linewidth=0.8)
+        axes.plot(math.exp(row.change), place, "o", color=VERDICTS[row.verdict], markersize=5, zorder=2)
+    axes.axvline(1, color="#333333", linewidth=0.8)
+    # Wide enough for every dot and for all noise that lets a verdict pass.
+    reach = 1.1 * max([*(abs(row.change) for row in rows), *(row.noise for row in rows if row.noise <= LARGEST), 0.1])
+    axes.set_xscale("log")
+    axes.set_xlim(math.exp(-reach), math.exp(reach))
+    apart = reach / 8
+    ticks = [tick for tick in TICKS if abs(math.log(tick)) <= reach and (tick == 1 or abs(math.log(tick)) >= apart)]
+    ticks = [tick for place, tick in enumerate(ticks) if place == 0 or math.log(tick / ticks[place - 1]) >= apart]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set_yticks(range(len(rows)), [short(row.after.name) for row in reversed(rows)], fontsize=7)
     axes.set_ylim(-0.7, len(rows) - 0.3)
-    axes.set_xlabel("change of time, %, machine's drift taken off; grey: noise", fontsize=8)
+    axes.set_xlabel("times as long as before, the machine's drift taken off; grey: noise", fontsize=8)
     return _svg(figure)
 
 

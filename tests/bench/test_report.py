@@ -95,6 +95,14 @@ def test_few_rounds_are_not_judged_and_few_yardsticks_widen_the_noise(tmp_path):
     assert all(change.noise >= SMALLEST for change in runs(tmp_path, 4).changes)
 
 
+def test_noise_that_would_hide_a_doubling_is_said(tmp_path, capsys):
+    files = [str(write(tmp_path / f"{seed}.json", seed, noise=3.0, rounds=6)) for seed in (1, 2)]
+    found = compare(*(read_run(tmp_path / f"{seed}.json") for seed in (1, 2)))
+    assert found.slower == [] and sum(change.verdict == "too noisy" for change in found.changes) > 3
+    assert main([*files, "-o", str(tmp_path / "report.html")]) == 0
+    assert "cannot be judged" in capsys.readouterr().out
+
+
 def test_a_yardstick_of_the_same_work_is_found(tmp_path):
     run = read_run(write(tmp_path / "run.json", 0))
     ours = run.timings["bench/ops/test_op1.py::test_forward[op-H384]"]
