@@ -32,7 +32,7 @@ def expected(encoders, texts):
 @pytest.mark.benchmark(group="encode, MiniLM")
 @pytest.mark.parametrize("name", ["sentence-transformers", "sentcore auto", "sentcore reference", "sentcore bfloat16"])
 def test_encode(benchmark, encoders, expected, texts, name):
-    rows = benchmark.pedantic(encoders[name].encode, args=(texts,), rounds=3, warmup_rounds=1)
+    rows = benchmark.pedantic(encoders[name].encode, args=(texts,), rounds=5, warmup_rounds=1)
     difference = float(np.abs(rows - expected).max())
     benchmark.extra_info["texts"] = len(texts)
     benchmark.extra_info["sentences_per_second"] = len(texts) / benchmark.stats.stats.median

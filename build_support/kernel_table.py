@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 import sys
-import sysconfig
 
-from build_support.native import ROOT
+from build_support.native import build_folder
 from build_support.resources import Kernel, kernels_of
 
 REGISTERS, WARPS = 65536, 64  # of a multiprocessor; sm_86, sm_89 and sm_120 run 48 warps
@@ -38,8 +37,7 @@ def warps_that_fit(kernel: Kernel, threads: int) -> int:
 
 def main() -> None:
     arch = sys.argv[1] if len(sys.argv) > 1 else "sm_90a"
-    folder = ROOT / "build" / f"cmake-{sysconfig.get_config_var('SOABI')}-cuda"
-    kernels = [kernel for kernel in kernels_of(folder) if kernel.arch == arch]
+    kernels = [kernel for kernel in kernels_of(build_folder("cuda")) if kernel.arch == arch]
     print(
         f"| {arch}: file | kernel | registers | static shared memory, bytes | spills | warps of {WARPS} by registers |"
     )

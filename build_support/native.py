@@ -25,8 +25,7 @@ def build(plan: Plan, version: str) -> Path:
     """Builds `plan` (not "none") and returns the extension module's path."""
     jobs = parallel_jobs()
     cmake, ninja = _tool("cmake"), _tool("ninja")
-    tag = f"{sysconfig.get_config_var('SOABI') or 'python'}-{plan.kind}"
-    folder = ROOT / "build" / f"cmake-{tag}"
+    folder = build_folder(plan.kind)
     with _locked(ROOT / "build" / "lock"):
         staged = stage(ROOT / "build" / "headers")
         _forget_other_compilers(folder, plan)
@@ -39,6 +38,11 @@ def build(plan: Plan, version: str) -> Path:
     if not module.is_file():
         raise BuildError(f"the build ended without {module}; remove {folder} and build again")
     return module
+
+
+def build_folder(kind: str) -> Path:
+    """Where `kind` ("cuda" or "cpu") is built, whichever the Python: one source file and the link differ between Pythons."""
+    return ROOT / "build" / f"cmake-{sysconfig.get_platform()}-{kind}"
 
 
 def parallel_jobs() -> int:

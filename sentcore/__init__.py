@@ -63,12 +63,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name == "ops":
-        return importlib.import_module("sentcore.ops")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sentcore' has no attribute {name!r}; it has: {', '.join(__all__)}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package's
+
+    def __getattr__(name: str) -> object:
+        if name == "ops":
+            return importlib.import_module("sentcore.ops")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'sentcore' has no attribute {name!r}; it has: {', '.join(__all__)}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

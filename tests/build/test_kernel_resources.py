@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sysconfig
-
 import pytest
 
-from build_support.native import ROOT
+from build_support.native import ROOT, build_folder
 from build_support.resources import kernels_of, read_report
 from sentcore import _extension
 
-BUILD = ROOT / "build" / f"cmake-{sysconfig.get_config_var('SOABI')}-cuda"
+BUILD = build_folder("cuda")
 REPORT = """\
 ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z3onePf' for 'sm_80'

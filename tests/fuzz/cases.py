@@ -17,8 +17,8 @@ from fuzz.mutations import mutate, rows
 from fuzz.tensors import CANARY
 from sentcore import CrossEncoder, SentenceEncoder
 from sentcore.cli.files import check_input
-from sentcore.pipeline.corpus import read_file
 from sentcore.errors import SentcoreError
+from sentcore.pipeline.corpus import read_file
 
 TEXTS = ["the cat", "", "x y 我爱 [SEP] zebra-42 " * 9]
 SECONDS = 10.0

@@ -22,12 +22,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import atheris
 
 with atheris.instrument_imports(
-    include=["sentcore.checkpoint", "sentcore.model_files", "sentcore.inputs", "sentcore.cli"]
+    include=[
+        "sentcore.checkpoint",
+        "sentcore.model_files",
+        "sentcore.inputs",
+        "sentcore.cli",
+        "sentcore.pipeline.corpus",
+    ]
 ):
     from sentcore.checkpoint import load_checkpoint, load_cross_encoder
-    from sentcore.pipeline.corpus import read_file
     from sentcore.errors import SentcoreError
     from sentcore.inputs.tokenizer import Tokenizer
+    from sentcore.pipeline.corpus import read_file
 
 from fuzz.seeds import INPUTS, MODELS
 

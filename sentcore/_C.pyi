@@ -1,0 +1,34 @@
+"""Types of the compiled part (csrc/extension.cpp). Arrays must be of these dtypes: nothing is converted."""
+
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+class CompiledOps(TypedDict):
+    cpu: list[str]
+    cuda: list[str]
+
+class BuildInfo(TypedDict):
+    version: str
+    compiler: str
+    torch_target: str  # the oldest torch that it runs on
+    cpu: bool
+    cuda: bool
+    cuda_toolkit: str | None
+    archs: list[str]  # "sm_90a" is machine code, "compute_120" is PTX
+    ops: CompiledOps
+
+def build_info() -> BuildInfo: ...
+def plan_batches(
+    lengths: NDArray[np.int64],  # [B]
+    batch_tokens: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...  # order [B], batch_offsets [n+1]
+def pack_batch(
+    token_ids: NDArray[np.int32],  # [T]
+    offsets: NDArray[np.int64],  # [B+1]
+    token_type_ids: NDArray[np.int32] | None,  # [T]
+    indices: NDArray[np.int64],  # [b]
+    out: NDArray[np.int64],  # [3, t], written
+    cu_seqlens: NDArray[np.int32],  # [b+1], written
+) -> int: ...  # max_seqlen
