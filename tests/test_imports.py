@@ -20,6 +20,7 @@ FLOORS = [
     {"encode_options"},
     {"sentence_encoder", "cross_encoder"},
     {"integrations"},
+    {"search"},
     {"cli"},
     {"__main__"},
 ]

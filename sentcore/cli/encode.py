@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OUTPUT_KINDS = (".npy", ".jsonl")
 
 
-def _count(value: str) -> int:
+def count(value: str) -> int:
     """A whole number of at least 1."""
     try:
         number = int(value)
@@ -35,7 +35,7 @@ def _count(value: str) -> int:
     return number
 
 
-def _count_or_zero(value: str) -> int:
+def count_or_zero(value: str) -> int:
     """A whole number of at least 0."""
     if value.isascii() and value.isdigit():
         return int(value)
@@ -65,11 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".npy or .jsonl file; default: JSON lines on standard output",
     )
     add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
-    add("--batch-tokens", type=_count, metavar="N", help="tokens computed at once; bounds memory")
+    add("--batch-tokens", type=count, metavar="N", help="tokens computed at once; bounds memory")
     add("--prompt-name", metavar="NAME", help="a prompt of the model, put before every text")
     add("--prompt", metavar="PROMPT", help="the prompt itself, instead of its name")
     add("--normalize", action="store_true", help="scale every feature to length 1")
-    add("--truncate-dim", type=_count, metavar="N", help="keep the first N columns")
+    add("--truncate-dim", type=count, metavar="N", help="keep the first N columns")
     add(
         "--precision",
         choices=PRECISIONS,
@@ -80,12 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
     add(
         "--max-length",
-        type=_count,
+        type=count,
         metavar="N",
         help="tokens a text is cut at; default: the model's",
     )
     add("--chunk", choices=CHUNK_MODES, help="encode a longer text in windows of that length and pool their features")
-    add("--chunk-overlap", type=_count_or_zero, metavar="N", help="tokens that neighbouring windows share")
+    add("--chunk-overlap", type=count_or_zero, metavar="N", help="tokens that neighbouring windows share")
     add("--local-files-only", action="store_true", help="never ask the hub")
     add(
         "--quiet",

@@ -20,25 +20,25 @@ class InputError(SentcoreError, ValueError):
     """A row of an input file cannot be read as a text."""
 
 
-def check_input(path: Path, column: str | None) -> Path:
-    """`path` itself when it is a file of a kind that can be read, with a column where it has columns."""
+def check_input(path: Path, column: str | None, option: str = "--input") -> Path:
+    """`path` itself when it is a file of a kind that can be read, with a column where it has columns; `option` named it."""
     kind = _kind(path)
     if path.suffix == ".parquet":
         raise ArgumentValueError(
-            f"--input is {path}; parquet is not supported yet, accepted: .txt, .jsonl or .csv, also with .gz"
+            f"{option} is {path}; parquet is not supported yet, accepted: .txt, .jsonl or .csv, also with .gz"
         )
     if kind is None:
         raise ArgumentValueError(
-            f"--input is {path}; accepted: a file name ending in .txt, .jsonl or .csv, also with .gz"
+            f"{option} is {path}; accepted: a file name ending in .txt, .jsonl or .csv, also with .gz"
         )
     if kind == "txt" and column is not None:
         raise ArgumentValueError(
-            f"--column is {column!r} and --input is {path}; a txt file has no columns, leave --column out"
+            f"--column is {column!r} and {option} is {path}; a txt file has no columns, leave --column out"
         )
     if not path.exists():
-        raise MissingFileError(f"--input is {path}, and there is no such file; check the path")
+        raise MissingFileError(f"{option} is {path}, and there is no such file; check the path")
     if path.is_dir():
-        raise ArgumentValueError(f"--input is {path}, which is a folder; name a file in it")
+        raise ArgumentValueError(f"{option} is {path}, which is a folder; name a file in it")
     return path
 
 
