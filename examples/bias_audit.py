@@ -102,6 +102,7 @@ def draw_tests(results: list[dict], path: Path) -> None:
         axis.text(1.02, -place, label, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
     axis.axvline(0, color="grey", linewidth=0.8)
     axis.set_yticks([-place for place in range(len(results))], [result["name"] for result in results], fontsize=8)
+    axis.locator_params(axis="x", nbins=6)
     axis.set_xlabel("nearer to the second attribute  -  nearer to the first")
     axis.set_title("blue: first target, orange: second; dots are means", fontsize=9)
     figure.tight_layout()
@@ -119,7 +120,9 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser.add_argument("--out", type=Path, help="folder for results.json and the picture (needs matplotlib)")
     options = parser.parse_args(arguments)
     if "{}" not in options.template or options.permutations < 1:
-        sys.exit(f"--template is {options.template!r} and --permutations {options.permutations}; accepted: a text with {{}}, at least 1")
+        sys.exit(
+            f"--template is {options.template!r} and --permutations {options.permutations}; accepted: a text with {{}}, at least 1"
+        )
 
     tests = read_tests(options.data)
     model = sentcore.SentenceEncoder(options.model)
@@ -129,13 +132,17 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     for test in tqdm(tests, desc="tests"):
         template = test.get("template", options.template)
         words = [list(group) for part in ("targets", "attributes") for group in test[part].values()]
-        features = model.encode([template.replace("{}", word) for group in words for word in group], normalize_embeddings=True)
+        features = model.encode(
+            [template.replace("{}", word) for group in words for word in group], normalize_embeddings=True
+        )
         x, y, a, b = np.split(features.astype(np.float64), np.cumsum([len(group) for group in words])[:-1])
         scores = associations(x, a, b), associations(y, a, b)
         found = association_test(*scores, options.permutations, draw)
         name = " / ".join(test["targets"]) + " : " + " / ".join(test["attributes"])
         results.append({"name": f"{test['name']}\n{name}", "scores": scores, **found})
-        tqdm.write(f"{test['name'] + ': ' + name:<46}{found['effect']:>8.2f}{found['p']:>10.2g}{found['permutations']:>9}")
+        tqdm.write(
+            f"{test['name'] + ': ' + name:<46}{found['effect']:>8.2f}{found['p']:>10.2g}{found['permutations']:>9}"
+        )
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         kept = [{**result, "scores": [part.tolist() for part in result["scores"]]} for result in results]

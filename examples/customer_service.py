@@ -33,7 +33,11 @@ def read_faq(path: Path) -> tuple[list[dict], list[tuple[str, int]]]:
             entry = [row[name] for name in ("question", "answer") if name in row]
         except (ValueError, AttributeError) as error:
             sys.exit(f"{path}, line {number}: no JSON object ({error})")
-        if len(entry) == 1 or not isinstance(texts, list) or not all(isinstance(text, str) for text in [*entry, *texts]):
+        if (
+            len(entry) == 1
+            or not isinstance(texts, list)
+            or not all(isinstance(text, str) for text in [*entry, *texts])
+        ):
             sys.exit(f"{path}, line {number}: accepted: question and answer, or neither, and asked, a list; all texts")
         if entry:
             entries.append(row)
@@ -108,7 +112,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, int]]:
         found = np.array([hit["corpus_id"] for hit in hits])
         wanted = np.array([entry for _, entry in asked])
         order = np.random.default_rng(options.seed).permutation(len(asked))
-        half, other = order[: len(order) // 2], order[len(order) // 2 :]
+        order = order[np.argsort(wanted[order] < 0, kind="stable")]  # as many without an answer in both halves
+        half, other = order[1::2], order[::2]
         threshold = options.threshold
         if threshold is None:
             threshold = choose(scores[half], found[half], wanted[half], options.wrong_costs)
@@ -117,7 +122,9 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, int]]:
         parts.append((path.stem, scores, found, wanted, threshold))
         right = got["answered right"] + got["rightly not answered"]
         print(f"{path.name}: {len(entries)} entries; threshold {threshold:.3f} by {len(half)} questions;")
-        print(f"  of the {len(other)} others {right} were treated right: " + ", ".join(f"{n} {k}" for k, n in got.items()))
+        print(
+            f"  of the {len(other)} others {right} were treated right: " + ", ".join(f"{n} {k}" for k, n in got.items())
+        )
         for question in options.question if path == options.data[0] else []:
             hit = index.search(question, k=1)[0]
             answer = entries[hit["corpus_id"]]["answer"] if hit["score"] >= threshold else "(no entry answers this)"

@@ -62,7 +62,7 @@ def train_sentiment(features: torch.Tensor, negative: torch.Tensor) -> torch.nn.
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = F.binary_cross_entropy_with_logits(layer(features)[:, 0], negative.float())
-        loss = loss + 0.01 * layer.weight.square().sum()  # few texts, many columns
+        loss = loss + 0.001 * layer.weight.square().sum()  # few texts, many columns
         loss.backward()
         return loss
 
@@ -133,7 +133,9 @@ def main(arguments: list[str] | None = None) -> list[tuple]:
     parser.add_argument("--window", type=int, default=3, help="days that are compared with those before")
     parser.add_argument("--least", type=int, default=20, help="texts of a topic before it can alert")
     parser.add_argument("--alert-below", type=float, default=1e-3, help="probability; each topic is looked at each day")
-    parser.add_argument("--seed", type=int, default=0, help="nothing is drawn by chance but the start of a layer's bias")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="nothing is drawn by chance but the start of a layer's bias"
+    )
     parser.add_argument("--out", type=Path, help="folder for the picture (needs matplotlib) and alerts.jsonl")
     options = parser.parse_args(arguments)
 
@@ -170,7 +172,9 @@ def main(arguments: list[str] | None = None) -> list[tuple]:
     for name, values in agree.items():
         print(f"{name} as labelled: {sum(values) / len(values):.3f} of {len(values)}")
     for date, topic, bad, texts, share, chance in alerts:
-        print(f"ALERT {date} {topic}: {bad} of {texts} negative in {options.window} days, {share:.2f} before, p {chance:.1e}")
+        print(
+            f"ALERT {date} {topic}: {bad} of {texts} negative in {options.window} days, {share:.2f} before, p {chance:.1e}"
+        )
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         names = ("date", "topic", "negative", "texts", "share_before", "probability")

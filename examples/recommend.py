@@ -38,7 +38,9 @@ def read_rows(path: Path, names: tuple[str, str], kind: type) -> dict[str, str |
         except (ValueError, KeyError, TypeError) as error:
             sys.exit(f"{path}, line {number}: no JSON object with {names[0]} and {names[1]} ({error!r})")
         if not isinstance(key, str) or not isinstance(value, kind) or key in rows:
-            sys.exit(f"{path}, line {number}: accepted: {names[0]}, a text of its own, and {names[1]}, a {kind.__name__}")
+            sys.exit(
+                f"{path}, line {number}: accepted: {names[0]}, a text of its own, and {names[1]}, a {kind.__name__}"
+            )
         rows[key] = value
     return rows
 
@@ -78,7 +80,7 @@ def draw(figures: dict[str, dict[str, float]], path: Path) -> None:
     for place, (way, values) in enumerate(figures.items()):
         bars = axis.bar(np.arange(len(values)) + 0.2 * place, list(values.values()), 0.19, label=way)
         axis.bar_label(bars, fmt="%.2f", fontsize=8)
-    axis.set_xticks(np.arange(len(values)) + 0.3, list(values))
+    axis.set_xticks(np.arange(len(values)) + 0.2, list(values))
     axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
@@ -102,7 +104,9 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     for user, history in users.items():
         unknown = [item for item in history if item not in place]
         if unknown or len(set(history)) != len(history):
-            sys.exit(f"{options.users}, user {user!r}: accepted: ids of {options.items}, each once; found {unknown or history}")
+            sys.exit(
+                f"{options.users}, user {user!r}: accepted: ids of {options.items}, each once; found {unknown or history}"
+            )
     histories = {user: [place[item] for item in history] for user, history in users.items()}
     split = [(history[:-1], history[-1]) for history in histories.values() if len(history) >= 2]
     if len(split) < 4:
