@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     model = sentcore.SentenceEncoder(options.model)
     draw = np.random.default_rng(options.seed)
     results = []
-    print(f"{'':<46}{'effect':>8}{'p':>10}{'splits':>9}")
+    print(f"{'':<50}{'effect':>8}{'p':>10}{'splits':>9}")
     for test in tqdm(tests, desc="tests"):
         template = test.get("template", options.template)
         words = [list(group) for part in ("targets", "attributes") for group in test[part].values()]
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
         name = " / ".join(test["targets"]) + " : " + " / ".join(test["attributes"])
         results.append({"name": f"{test['name']}\n{name}", "scores": scores, **found})
         tqdm.write(
-            f"{test['name'] + ': ' + name:<46}{found['effect']:>8.2f}{found['p']:>10.2g}{found['permutations']:>9}"
+            f"{test['name'] + ': ' + name:<50}{found['effect']:>8.2f}{found['p']:>10.2g}{found['permutations']:>9}"
         )
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
