@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sentcore.integrations.parity import ParityReport, parity
     from sentcore.layers import Encoder
     from sentcore.packed import PackedBatch
+    from sentcore.search import SearchIndex
     from sentcore.sentence_encoder import SentenceEncoder
 
 # Name -> where it lives. Looked up at first use (PEP 562): importing torch takes seconds, which `sentcore --help` need
@@ -31,6 +32,7 @@ _HOMES = {
     "EncoderConfig": "sentcore.config",
     "PackedBatch": "sentcore.packed",
     "ParityReport": "sentcore.integrations.parity",
+    "SearchIndex": "sentcore.search",
     "SentcoreError": "sentcore.errors",
     "SentenceEncoder": "sentcore.sentence_encoder",
     "Trace": "sentcore.explain.data",
@@ -49,6 +51,7 @@ __all__ = [
     "EncoderConfig",
     "PackedBatch",
     "ParityReport",
+    "SearchIndex",
     "SentcoreError",
     "SentenceEncoder",
     "Trace",

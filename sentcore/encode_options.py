@@ -158,7 +158,7 @@ class EncodeOptions:
             isinstance(truncate_dim, bool) or not isinstance(truncate_dim, int) or truncate_dim < 1
         ):
             raise ArgumentValueError(f"truncate_dim is {truncate_dim!r}; accepted: an integer of at least 1, or None")
-        prompt = _prompt(encoder, prompt_name, prompt)
+        prompt = pick_prompt(encoder, prompt_name, prompt)
         if chunk is not None and wanted != ("sentence_embedding",):
             raise ArgumentValueError(
                 f"chunk is {chunk!r} and output_value {output_value!r}; accepted with chunk: 'sentence_embedding', the only "
@@ -237,7 +237,8 @@ def _wanted(output_value: object) -> tuple[str | None, ...]:
     return names
 
 
-def _prompt(encoder, prompt_name: str | None, prompt: str | None) -> str | None:
+def pick_prompt(encoder, prompt_name: str | None, prompt: str | None) -> str | None:
+    """The prompt's text: the one given, or that of the name, or the model's default; None for none."""
     if prompt is not None:
         if not isinstance(prompt, str):
             raise ArgumentTypeError(f"prompt is {prompt!r} of type {type(prompt).__name__}; accepted: a text or None")

@@ -21,6 +21,7 @@ FLOORS = [
     {"sentence_encoder", "cross_encoder"},
     {"explain"},
     {"integrations"},
+    {"search"},
     {"cli"},
     {"__main__"},
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from sentcore.errors import ArgumentValueError, MissingFileError
@@ -36,3 +37,13 @@ def output_file(path: Path, kinds: tuple[str, ...]) -> Path:
     if path.exists() and not path.is_file():
         raise ArgumentValueError(f"--output is {path}, which is no ordinary file; name another")
     return path
+
+
+def check_texts(name: str, texts: Sequence[str]) -> None:
+    """Raises where one of the texts of argument `name` is none that can be encoded."""
+    from sentcore.pipeline.corpus.rows import check_text  # brings torch with it
+
+    for position, text in enumerate(texts, 1):
+        problem = check_text(text)
+        if problem:
+            raise ArgumentValueError(f"{name} {position} {problem}")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentcore.cli.arguments import count, count_or_zero
+from sentcore.cli.arguments import check_texts, count, count_or_zero
 from sentcore.cli.choices import BACKENDS, CHUNK_MODES, DTYPES, ON_ERROR, PRECISIONS
 from sentcore.cli.files import check_input, check_keep, check_output
 from sentcore.errors import ArgumentValueError
@@ -191,12 +191,7 @@ def _texts(args: argparse.Namespace) -> Iterable[str] | None:
         return None
     args.column = "text"
     if args.text:
-        from sentcore.pipeline.corpus.rows import check_text
-
-        for position, text in enumerate(args.text, 1):
-            problem = check_text(text)
-            if problem:
-                raise ArgumentValueError(f"TEXT {position} {problem}")
+        check_texts("TEXT", args.text)
         return args.text
     if args.input is None and sys.stdin.isatty():
         raise ArgumentValueError(

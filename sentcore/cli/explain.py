@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from sentcore.cli.arguments import count, count_or_zero, output_file
+from sentcore.cli.arguments import check_texts, count, count_or_zero, output_file
 from sentcore.cli.choices import ATTRIBUTION_METHODS, BACKENDS, DTYPES
 from sentcore.cli.files import replacing
 from sentcore.errors import ArgumentValueError, TruncationWarning
@@ -49,13 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the report; 0, or an exception that says what went wrong."""
     output = output_file(Path(args.output), OUTPUT_KINDS)
-    from sentcore.pipeline.corpus.rows import check_text
-
     texts = [args.text] if args.second is None else [args.text, args.second]
-    for position, text in enumerate(texts, 1):
-        problem = check_text(text)
-        if problem:
-            raise ArgumentValueError(f"TEXT {position} {problem}")
+    check_texts("TEXT", texts)
     if args.prompt is not None and args.prompt_name is not None:
         raise ArgumentValueError("--prompt and --prompt-name are both given; accepted: one of them")
     # Only now what takes time to import and to load.

@@ -14,22 +14,22 @@ from sentcore.cli.choices import INPUT_KINDS, OUTPUT_KINDS
 from sentcore.errors import ArgumentValueError, MissingFileError
 
 
-def check_input(path: Path, column: str | None) -> Path:
-    """`path` itself when it is a file of a kind that can be read, with a column where it has columns."""
+def check_input(path: Path, column: str | None, option: str = "--input") -> Path:
+    """`path` itself when it is a file of a kind that can be read, with a column where it has columns; `option` named it."""
     compressed = path.suffix == ".gz"
     kind = (path.with_suffix("") if compressed else path).suffix
     if kind not in INPUT_KINDS or (compressed and kind == ".parquet"):
         raise ArgumentValueError(
-            f"--input is {path}; accepted: a file name ending in .txt, .jsonl or .csv, also with .gz, or in .parquet"
+            f"{option} is {path}; accepted: a file name ending in .txt, .jsonl or .csv, also with .gz, or in .parquet"
         )
     if kind == ".txt" and column is not None:
         raise ArgumentValueError(
-            f"--column is {column!r} and --input is {path}; a txt file has no columns, leave --column out"
+            f"--column is {column!r} and {option} is {path}; a txt file has no columns, leave --column out"
         )
     if not path.exists():
-        raise MissingFileError(f"--input is {path}, and there is no such file; check the path")
+        raise MissingFileError(f"{option} is {path}, and there is no such file; check the path")
     if path.is_dir():
-        raise ArgumentValueError(f"--input is {path}, which is a folder; name a file in it")
+        raise ArgumentValueError(f"{option} is {path}, which is a folder; name a file in it")
     return path
 
 

@@ -123,6 +123,11 @@ class Tokenizer:
             _lower_case_first(rust)
         return cls(rust, max_length, words, vocab_size, path)
 
+    def describe(self) -> str:
+        """All that decides which ids a text gets, as a text that is the same for the same tokenizer."""
+        words = None if self._words is None else self._words.name
+        return f"{words}\n{self._rust.to_str()}"
+
     @_alone
     def encode(self, texts: list[str], max_length: int | None = None) -> TokenizedTexts:
         """Token ids of B texts with special tokens, each text cut at max_length tokens."""

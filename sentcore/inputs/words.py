@@ -40,6 +40,7 @@ class Words:
                 "words apart from each other. Leave out words"
             )
         self._rust, self._shortener, self._cut = rust, shortener, cut
+        self.name = f"{cut.__module__}.{cut.__qualname__}" if hasattr(cut, "__qualname__") else repr(type(cut))
         added = [token["content"] for token in settings.get("added_tokens", ()) if re.search(CJK, token["content"])]
         whole = "|".join(map(re.escape, sorted(added, key=len, reverse=True)))
         # An added token that holds such characters is no run to be cut.

@@ -14,13 +14,12 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 import sentcore
-from folders import change, make_bert_folder
+from folders import make_bert_folder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DATA = EXAMPLES / "data"
 TRAINING = ["ner", "classify", "retrieval", "few_shot", "continue_pretraining", "distill"]
 SCRIPTS = [*TRAINING, "rerank"]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def load(name):
@@ -33,29 +32,6 @@ def load(name):
 def run(name, *arguments):
     """What the script's main returns for a command line."""
     return load(name).main([str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A BERT of random weights whose word pieces are the characters of the samples, and the tokens of the NER sample."""
-    text = "".join(file.read_text(encoding="utf-8") for file in DATA.iterdir()).lower()
-    characters = sorted(set(text) - set(" \n"))
-    tokens = {
-        line.split()[0] for line in (DATA / "entities.conll").read_text(encoding="utf-8").lower().split("\n") if line
-    }
-    words = [*SPECIAL, *characters, *(f"##{character}" for character in characters), *sorted(tokens - set(characters))]
-    torch.manual_seed(0)
-    folder = make_bert_folder(
-        tmp_path_factory.mktemp("models") / "tiny",
-        normalize=True,
-        vocab_size=len(words),
-        max_position_embeddings=130,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    change(folder / "sentence_bert_config.json", max_seq_length=96)
-    return folder
 
 
 def features(folder):
