@@ -12,18 +12,16 @@ from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer as RustTokenizer
-from tokenizers import normalizers
-from tokenizers.implementations import BertWordPieceTokenizer
 
-from sentcore.errors import ArgumentValueError, CheckpointError, MissingFileError
+from sentcore.errors import ArgumentValueError, CheckpointError
 from sentcore.inputs.foreign import check_ids, check_template, named_errors
+from sentcore.inputs.labels import readable
+from sentcore.inputs.rust_tokenizer import read_rust_tokenizer
 from sentcore.inputs.shorten import Shortener
 from sentcore.inputs.words import Words
-from sentcore.model_files import has, read_bytes, read_json, shown
 from sentcore.packed import TokenizedTexts
 
 CHUNK = 1024  # texts handed to Rust at once; its results are large until their ids are copied out
-MAX_TOKENIZER_BYTES = 256 * 2**20
 CHARACTERS = 2_000_000  # the same of whole texts, of which a single one may have more
 
 
@@ -105,24 +103,10 @@ class Tokenizer:
             MissingFileError: neither is there.
             CheckpointError: the file is damaged.
         """
-        folder = Path(folder)
-        path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
-        if has(path):
-            data = read_bytes(path, MAX_TOKENIZER_BYTES, "a tokenizer")
-            with named_errors(path, "reading it"):
-                rust = RustTokenizer.from_buffer(data)
-        elif has(vocabulary):
-            path = vocabulary
-            rust = _bert_tokenizer(vocabulary, folder / "tokenizer_config.json")
-        else:
-            raise MissingFileError(
-                f"{folder} holds no tokenizer; accepted: tokenizer.json, or BERT's vocab.txt. Copy it from the model's "
-                "origin"
-            )
-        if do_lower_case:
-            _lower_case_first(rust)
+        rust, path = read_rust_tokenizer(Path(folder), do_lower_case)
         return cls(rust, max_length, words, vocab_size, path)
 
+    @_alone
     def describe(self) -> str:
         """All that decides which ids a text gets, as a text that is the same for the same tokenizer."""
         words = None if self._words is None else self._words.name
@@ -293,7 +277,7 @@ class Tokenizer:
         if "ByteLevel" not in json.dumps(decoder):
             return pieces
         decoded = (self._rust.decode([int(token_id)], skip_special_tokens=False) for token_id in token_ids)
-        return [_readable(text, piece) for text, piece in zip(decoded, pieces, strict=True)]
+        return [readable(text, piece) for text, piece in zip(decoded, pieces, strict=True)]
 
     @_alone
     def special_ids(self, names: Iterable[str]) -> list[int]:
@@ -308,47 +292,3 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Token ids, added ones included."""
         return self._rust.get_vocab_size()
-
-
-def _readable(text: str, piece: str) -> str:
-    """`text`, or the bytes of its piece where they are no whole characters."""
-    if "\ufffd" not in text:
-        return text.replace(" ", "␣").replace("\n", "⏎") or piece
-    # The byte-level alphabet: printable Latin-1 stands for itself, other bytes in order for U+0100 and on.
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [byte for byte in range(256) if byte not in plain]
-    byte_of = {chr(byte): byte for byte in plain} | {chr(0x100 + i): byte for i, byte in enumerate(rest)}
-    return f"<{' '.join(f'{byte_of[char]:02X}' if char in byte_of else char for char in piece)}>"
-
-
-def _bert_tokenizer(vocabulary: Path, config: Path) -> RustTokenizer:
-    settings = read_json(config) if has(config) else {}
-    switches = {name: settings.get(name) for name in ("tokenize_chinese_chars", "strip_accents", "do_lower_case")}
-    for name, value in switches.items():
-        if value is not None and not isinstance(value, bool):
-            raise CheckpointError(f"{config}: {name} is {shown(value)}; accepted: true, false or null")
-    try:
-        lines = read_bytes(vocabulary, MAX_TOKENIZER_BYTES, "a vocabulary").decode("utf-8").split("\n")
-    except ValueError as error:
-        raise CheckpointError(f"{vocabulary} is not UTF-8 ({error}); download it again") from error
-    if lines and not lines[-1]:
-        lines.pop()
-    tokens = {token.rstrip("\r"): index for index, token in enumerate(lines)}
-    needed = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in tokens]
-    if needed:
-        raise CheckpointError(f"{vocabulary} lacks {', '.join(needed)}; accepted: a BERT vocabulary, one token a line")
-    chinese, accents, lower = switches.values()
-    return BertWordPieceTokenizer(
-        tokens,
-        handle_chinese_chars=chinese is not False,
-        strip_accents=accents,
-        lowercase=lower is not False,
-    )._tokenizer
-
-
-def _lower_case_first(rust: RustTokenizer) -> None:
-    normalizer = rust.normalizer
-    if normalizer is not None and getattr(normalizer, "lowercase", False):
-        return
-    parts = [normalizers.Lowercase()] + ([normalizer] if normalizer is not None else [])
-    rust.normalizer = normalizers.Sequence(parts)
