@@ -195,7 +195,7 @@ def test_a_hook_on_what_is_passed_by_leaves_the_call_to_the_model(path):
         model.get_submodule(path).register_forward_hook(doubled)
     batch = ragged()
     with torch.no_grad():
-        with pytest.warns(RuntimeWarning, match=f"{path} has a forward hook"):
+        with pytest.warns(RuntimeWarning, match=f"{path} has a hook"):
             found = ours(**batch)[0]
         assert torch.equal(found, theirs(**batch)[0])
 
