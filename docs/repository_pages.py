@@ -16,17 +16,20 @@ DOCS = PurePosixPath("docs")
 INDEX = "index.md"
 FENCES = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\()([^()\s#]+)(#[^()\s]*)?\)")
+IMAGES = (".png", ".jpg", ".svg")
 LANGUAGES = {".py": "python", ".sh": "bash", ".cpp": "cpp", ".h": "cpp", ".inl": "cpp", ".cu": "cuda", ".cuh": "cuda"}
 
 
 def on_files(files: Files, config) -> Files:
-    """Adds the first page, and a page for every file that a page links to, and so on from there."""
+    """Adds the first page, a page for every file that a page links to, and so on from there, and the images that they show."""
     waiting = [PurePosixPath("README.md"), *(DOCS / file.src_uri for file in files.documentation_pages())]
     seen = set(waiting)
     while waiting:
         page = waiting.pop()
         uri = place_of(page)
-        if page.parts[0] != "docs":
+        if page.suffix in IMAGES:
+            files.append(File.generated(config, uri, abs_src_path=str(ROOT / page)))
+        elif page.parts[0] != "docs":
             # a page of the site whose text is made here, not read from docs/
             files.append(File.generated(config, uri, content=content_of(page)))
         if page.suffix == ".md":
@@ -49,7 +52,8 @@ def place_of(path: PurePosixPath) -> str:
         return INDEX
     if path.parts[0] == "docs":
         return str(path.relative_to(DOCS))
-    return str("repository" / (path if path.suffix == ".md" else path.with_name(path.name + ".md")))
+    shown = path.suffix in (".md", *IMAGES)
+    return str("repository" / (path if shown else path.with_name(path.name + ".md")))
 
 
 def source_of(uri: PurePosixPath) -> PurePosixPath:
