@@ -23,6 +23,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from arguments import existing_file
 from tqdm import tqdm
 
 import sentcore
@@ -112,7 +113,7 @@ def draw_tests(results: list[dict], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> list[dict]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SAMPLE, help=".json: a list of tests")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help=".json: a list of tests")
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("--template", default="{}", help='a sentence around each word, as "This is {}."')
     parser.add_argument("--permutations", type=int, default=100_000, help="most splits of the targets looked at")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import existing_file
 from sentence_transformers import SentenceTransformer
 from transformers import (
     AutoModelForSequenceClassification,
@@ -73,9 +74,9 @@ def save(model, tokenizer, base: Path, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SAMPLE, help=".jsonl or .tsv with text and label")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help=".jsonl or .tsv with text and label")
     parser.add_argument(
-        "--test", type=Path, help="such a file to evaluate on; without it a fifth of --data is kept aside"
+        "--test", type=existing_file, help="such a file to evaluate on; without it a fifth of --data is kept aside"
     )
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("--out", type=Path, default=Path("classifier"), help="folder to save")

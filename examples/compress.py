@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from arguments import existing_file
 from distill import main as distill
 from distill import rank_correlation, read_texts, similarities
 from tqdm import tqdm
@@ -78,7 +79,7 @@ def draw(table: dict[str, dict[str, float]], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SAMPLE, help="a text a line")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help="a text a line")
     parser.add_argument("--held-out", type=float, default=0.2, help="share of the lines that is kept to compare on")
     parser.add_argument("--model", default="minilm", help='the teacher: "minilm", a folder or a hub id')
     parser.add_argument("--layers", type=int, default=3, help="layers of the student")

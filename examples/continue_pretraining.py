@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
+from arguments import existing_file
 from sentence_transformers import SentenceTransformer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -63,7 +64,7 @@ def save(model, tokenizer, base: Path, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SAMPLE, help="a text a line")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help="a text a line")
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the lines that is kept to evaluate on")
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("--out", type=Path, default=Path("pretrained"), help="folder to save")

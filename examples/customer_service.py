@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from arguments import existing_file
 
 import sentcore
 
@@ -94,7 +95,9 @@ def draw(parts: list[tuple[str, np.ndarray, np.ndarray, np.ndarray, float]], pat
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, int]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("question", nargs="*", help="questions to answer, from the first file")
-    parser.add_argument("--data", type=Path, nargs="+", default=SAMPLES, help=".jsonl files, each a FAQ of its own")
+    parser.add_argument(
+        "--data", type=existing_file, nargs="+", default=SAMPLES, help=".jsonl files, each a FAQ of its own"
+    )
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("--wrong-costs", type=float, default=1.0, help="right answers that a wrong one is as bad as")
     parser.add_argument("--threshold", type=float, help="cosine from which an entry is shown, instead of choosing one")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from arguments import existing_file
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from tqdm import tqdm
@@ -91,7 +92,7 @@ def measure(folder: Path, texts: list[str], wanted: torch.Tensor) -> dict[str, f
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SAMPLE, help="a text a line")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help="a text a line")
     parser.add_argument("--held-out", type=float, default=0.2, help="share of the lines that is kept to compare on")
     parser.add_argument("--model", default="minilm", help='the teacher: "minilm", a folder or a hub id')
     parser.add_argument("--layers", type=int, default=3, help="layers of the student")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from arguments import existing_file
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -97,7 +98,7 @@ def head_and_accuracy(
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SAMPLE, help=".jsonl with text and label")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help=".jsonl with text and label")
     parser.add_argument("--shots", type=int, default=6, help="texts of each label to train on, at least 2")
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("--out", type=Path, default=Path("few-shot-model"), help="folder to save")

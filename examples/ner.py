@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
+from arguments import existing_file
 from sentence_transformers import SentenceTransformer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -95,9 +96,11 @@ def save(model, tokenizer, base: Path, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SAMPLE, help="a token and its label a line, empty lines between")
     parser.add_argument(
-        "--test", type=Path, help="such a file to report on; without it a fifth of --data is kept aside"
+        "--data", type=existing_file, default=SAMPLE, help="a token and its label a line, empty lines between"
+    )
+    parser.add_argument(
+        "--test", type=existing_file, help="such a file to report on; without it a fifth of --data is kept aside"
     )
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("--out", type=Path, default=Path("ner-model"), help="folder to save")

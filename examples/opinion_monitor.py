@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from arguments import existing_file
 
 import sentcore
 
@@ -126,8 +127,10 @@ def draw(days: dict, topics: list[str], alerts: list[tuple], window: int, path: 
 
 def main(arguments: list[str] | None = None) -> list[tuple]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA / "opinions.jsonl", help=".jsonl: date, text")
-    parser.add_argument("--labelled", type=Path, default=DATA / "sentiment.jsonl", help=".jsonl: text, sentiment")
+    parser.add_argument("--data", type=existing_file, default=DATA / "opinions.jsonl", help=".jsonl: date, text")
+    parser.add_argument(
+        "--labelled", type=existing_file, default=DATA / "sentiment.jsonl", help=".jsonl: text, sentiment"
+    )
     parser.add_argument("--topic", action="append", metavar="NAME=DESCRIPTION", help="give it once for each topic")
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("--window", type=int, default=3, help="days that are compared with those before")

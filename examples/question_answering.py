@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from arguments import existing_file
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
@@ -101,7 +102,7 @@ def measure(found: list[str], rows: list[dict[str, str]]) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SAMPLE, help=".jsonl: question, context, answer")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help=".jsonl: question, context, answer")
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("--out", type=Path, default=Path("reader"), help="folder to save")
     parser.add_argument("--held-out", type=float, default=0.25, help="share of the contexts that is kept to test on")

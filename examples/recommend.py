@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from arguments import existing_file
 from tqdm import tqdm
 
 import sentcore
@@ -89,8 +90,8 @@ def draw(figures: dict[str, dict[str, float]], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--items", type=Path, default=DATA / "books.jsonl", help=".jsonl: id, text")
-    parser.add_argument("--users", type=Path, default=DATA / "readers.jsonl", help=".jsonl: user, items")
+    parser.add_argument("--items", type=existing_file, default=DATA / "books.jsonl", help=".jsonl: id, text")
+    parser.add_argument("--users", type=existing_file, default=DATA / "readers.jsonl", help=".jsonl: user, items")
     parser.add_argument("--user", help="print what is recommended to this one, by the whole history")
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("-k", type=int, default=10, help="items recommended")

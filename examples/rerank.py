@@ -13,6 +13,8 @@ import json
 import sys
 from pathlib import Path
 
+from arguments import existing_file
+
 import sentcore
 
 SAMPLE = Path(__file__).parent / "data" / "lines.txt"
@@ -34,7 +36,7 @@ def read_texts(path: Path) -> list[str]:
 def main(arguments: list[str] | None = None) -> list[dict]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("query", nargs="*", default=["how do I get my money back", "怎么退货"])
-    parser.add_argument("--data", type=Path, default=SAMPLE, help="a text a line")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help="a text a line")
     parser.add_argument("--model", default="minilm", help='the sentence encoder: "minilm", a folder or a hub id')
     parser.add_argument("--reranker", required=True, help="the cross-encoder with one label: a folder or a hub id")
     parser.add_argument("--candidates", type=int, default=20, help="texts that the encoder finds for each query")

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from arguments import existing_file
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
@@ -94,7 +95,7 @@ def ranking_loss(queries: torch.Tensor, candidates: torch.Tensor, scale: float) 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SAMPLE, help=".jsonl or .jsonl.gz")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help=".jsonl or .jsonl.gz")
     parser.add_argument("--query", default="query", help="the field with the query")
     parser.add_argument("--document", default="document", help="the field with the document")
     parser.add_argument("--negative", help="the field with hard negatives, one of which is drawn each time")

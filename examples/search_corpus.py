@@ -8,9 +8,9 @@ The corpus is a text a line; without one, a few built-in lines are searched.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
+from arguments import existing_file
 
 import sentcore
 
@@ -26,7 +26,7 @@ LINES = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", type=Path, help="a file with a text a line")
+    parser.add_argument("--corpus", type=existing_file, help="a file with a text a line")
     parser.add_argument("query", nargs="*", default=["how do I get my money back", "图书馆什么时候开门"])
     parser.add_argument("-m", "--model", default="minilm")
     parser.add_argument("-k", type=int, default=2, help="answers a query")

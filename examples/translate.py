@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import torch
+from arguments import existing_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tqdm import tqdm
 from transformers import (
@@ -115,7 +116,7 @@ def joined(text: str) -> str:
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text", nargs="*", help="texts to translate in the end")
-    parser.add_argument("--data", type=Path, default=SAMPLE, help="a text, a tab, its translation a line")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help="a text, a tab, its translation a line")
     parser.add_argument("--out", type=Path, default=Path("translator"), help="folder to save (transformers)")
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the pairs that is kept aside")
     parser.add_argument("--steps", type=int, default=300)

@@ -1,7 +1,8 @@
-"""A tiny model that reads the samples of examples/."""
+"""A tiny model that reads the samples of examples/, and the scripts as modules."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from folders import change, make_bert_folder
 
-DATA = Path(__file__).resolve().parents[2] / "examples" / "data"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+DATA = EXAMPLES / "data"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -34,3 +36,27 @@ def tiny(tmp_path_factory):
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     change(folder / "sentence_bert_config.json", max_seq_length=96)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def beside_each_other(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # as for a script that is run
+
+
+@pytest.fixture(scope="session")
+def load():
+    """An example's name -> its module."""
+
+    def loaded(name):
+        spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def run(load):
+    """(an example's name, its arguments) -> what its main returns for that command line."""
+    return lambda name, *arguments: load(name).main([str(argument) for argument in arguments])

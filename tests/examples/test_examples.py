@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SCRIPTS = [file for file in EXAMPLES.glob("*.py") if "__main__" in file.read_text(encoding="utf-8")]
 SAYS = {  # what the end of each one's output must hold
     "search_corpus.py": ["how do I get my money back", "Refunds are paid", "图书馆早上九点开门"],
     "train_classifier.py": ["accuracy on new sequences: 0.9", "accuracy on new sequences: 1.0"],
@@ -17,7 +18,7 @@ SAYS = {  # what the end of each one's output must hold
 
 def test_every_example_is_tested():
     tests = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py"))
-    for file in EXAMPLES.glob("*.py"):
+    for file in SCRIPTS:
         assert (
             file.name in SAYS or f"def test_{file.stem}(" in tests or f"def test_{file.stem}_on_the_sample(" in tests
         ), f"no test runs {file.name}"
@@ -33,5 +34,12 @@ def test_example(name):
 
 def test_every_example_is_in_the_readme():
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    for file in EXAMPLES.glob("*.py"):
+    for file in SCRIPTS:
         assert f"python examples/{file.name}" in readme, f"examples/README.md has no command for {file.name}"
+
+
+@pytest.mark.parametrize("option", ["--items", "--users"])
+def test_a_missing_file_is_named(option, run, capsys):
+    with pytest.raises(SystemExit):
+        run("recommend", option, "/no/such/file.jsonl")
+    assert f"argument {option}: there is no file /no/such/file.jsonl" in capsys.readouterr().err

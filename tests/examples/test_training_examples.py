@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import sys
@@ -22,18 +21,6 @@ TRAINING = ["ner", "classify", "retrieval", "few_shot", "continue_pretraining", 
 SCRIPTS = [*TRAINING, "rerank"]
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(name, *arguments):
-    """What the script's main returns for a command line."""
-    return load(name).main([str(argument) for argument in arguments])
-
-
 def features(folder):
     return sentcore.SentenceEncoder(folder).encode(["the cat", "我爱北京"])
 
@@ -45,7 +32,7 @@ def assert_trained(folder, base):
     assert np.abs(rows - features(base)).max() > 1e-3
 
 
-def test_ner(tiny, tmp_path):
+def test_ner(tiny, tmp_path, run):
     pytest.importorskip("seqeval")
     sample = DATA / "entities.conll"
     figures = run(
@@ -57,7 +44,7 @@ def test_ner(tiny, tmp_path):
     assert AutoModelForTokenClassification.from_pretrained(tmp_path / "out").config.label2id["B-PER"] == 2
 
 
-def test_ner_labels_first_pieces_only(tiny):
+def test_ner_labels_first_pieces_only(tiny, load):
     pieces = load("ner").align(
         load("ner").AutoTokenizer.from_pretrained(tiny), (["Al", "in", "上"], ["B-PER", "O", "B-LOC"]),
         {"O": 0, "B-PER": 1, "B-LOC": 2}, max_length=96,
@@ -65,13 +52,13 @@ def test_ner_labels_first_pieces_only(tiny):
     assert pieces["labels"] == [-100, 1, -100, 0, 2, -100]
 
 
-def test_ner_without_seqeval_says_what_to_install(tiny, tmp_path, monkeypatch):
+def test_ner_without_seqeval_says_what_to_install(tiny, tmp_path, monkeypatch, run):
     monkeypatch.setitem(sys.modules, "seqeval", None)
     with pytest.raises(SystemExit, match="pip install 'sentcore\\[ner\\]'"):
         run("ner", "--model", tiny, "--out", tmp_path)
 
 
-def test_classify(tiny, tmp_path):
+def test_classify(tiny, tmp_path, run):
     pytest.importorskip("accelerate")
     sample = DATA / "topics.jsonl"
     figures = run(
@@ -83,13 +70,13 @@ def test_classify(tiny, tmp_path):
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config.id2label[0] == "food"
 
 
-def test_classify_reads_tsv(tmp_path):
+def test_classify_reads_tsv(tmp_path, load):
     path = tmp_path / "rows.tsv"
     path.write_text("id\tlabel\ttext\r\n1\tgood\tI like it\r\n\r\n2\tbad\t不好\r\n", encoding="utf-8")
     assert load("classify").read_rows(path) == [("I like it", "good"), ("不好", "bad")]
 
 
-def test_retrieval_on_the_sample(tiny, tmp_path):
+def test_retrieval_on_the_sample(tiny, tmp_path, run):
     arguments = ("--model", tiny, "--steps", 3, "--negative", "negative", "--learning-rate", 1e-3)
     figures = run("retrieval", *arguments, "--out", tmp_path / "out")
     assert set(figures) == {
@@ -102,7 +89,7 @@ def test_retrieval_on_the_sample(tiny, tmp_path):
     np.testing.assert_allclose(features(tmp_path / "out"), features(tmp_path / "padded"), atol=1e-4)
 
 
-def test_retrieval_learns_a_cipher(tiny, tmp_path):
+def test_retrieval_learns_a_cipher(tiny, tmp_path, run):
     """Documents are queries with every letter moved on: what is learned on some rows holds for rows that were kept aside."""
     letters, draw = "abcdefghijklmnopqrstuvwxyz", random.Random(0)
     path = tmp_path / "rows.jsonl"
@@ -119,7 +106,7 @@ def test_retrieval_learns_a_cipher(tiny, tmp_path):
         assert figures[f"{name}_after"] > figures[f"{name}_before"] + 0.2
 
 
-def test_few_shot(tiny, tmp_path):
+def test_few_shot(tiny, tmp_path, run):
     """Two labels told apart by the letters that most of a text is made of."""
     draw = random.Random(0)
     path = tmp_path / "rows.jsonl"
@@ -136,7 +123,7 @@ def test_few_shot(tiny, tmp_path):
     assert_trained(tmp_path / "out", tiny)
 
 
-def test_few_shot_on_the_sample(tiny, tmp_path):
+def test_few_shot_on_the_sample(tiny, tmp_path, run):
     figures = run("few_shot", "--model", tiny, "--out", tmp_path / "out", "--steps", 3)
     assert 0 <= figures["accuracy_after"] <= 1
     assert_trained(tmp_path / "out", tiny)
@@ -147,7 +134,7 @@ def test_few_shot_on_the_sample(tiny, tmp_path):
         assert head.get_tensor("weight").shape == (4, 32)
 
 
-def test_continue_pretraining(tiny, tmp_path):
+def test_continue_pretraining(tiny, tmp_path, run):
     figures = run(
         *("continue_pretraining", "--model", tiny, "--out", tmp_path / "out"),
         *("--epochs", 3, "--learning-rate", 3e-3),
@@ -159,7 +146,7 @@ def test_continue_pretraining(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["cosine", "mse"])
-def test_distill(tiny, tmp_path, loss):
+def test_distill(tiny, tmp_path, loss, run):
     columns = run(
         *("distill", "--model", tiny, "--out", tmp_path / "out", "--layers", 1, "--loss", loss),
         *("--steps", 80, "--learning-rate", 2e-3),
@@ -171,12 +158,12 @@ def test_distill(tiny, tmp_path, loss):
     assert_trained(tmp_path / "out", tiny)
 
 
-def test_distill_refuses_more_layers_than_the_teacher_has(tiny, tmp_path):
+def test_distill_refuses_more_layers_than_the_teacher_has(tiny, tmp_path, run):
     with pytest.raises(SystemExit, match="--layers is 2; accepted: 1 to 1"):
         run("distill", "--model", tiny, "--out", tmp_path, "--layers", 2)
 
 
-def test_rerank(tiny, tmp_path, capsys):
+def test_rerank(tiny, tmp_path, capsys, run):
     from transformers import BertConfig, BertForSequenceClassification
 
     from families import randomize
@@ -212,7 +199,7 @@ def test_rerank(tiny, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_scripts_accelerate_unless_told_not_to(name, tiny, tmp_path, monkeypatch):
+def test_scripts_accelerate_unless_told_not_to(name, tiny, tmp_path, monkeypatch, run):
     if name == "ner":
         pytest.importorskip("seqeval")
 
@@ -229,7 +216,7 @@ def test_scripts_accelerate_unless_told_not_to(name, tiny, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_help_and_length(name, capsys):
+def test_help_and_length(name, capsys, load):
     with pytest.raises(SystemExit) as ended:
         load(name).main(["--help"])
     assert ended.value.code == 0
@@ -255,7 +242,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "file", "content", "message"), BAD)
-def test_a_bad_file_is_refused_with_its_line(name, file, content, message, tmp_path):
+def test_a_bad_file_is_refused_with_its_line(name, file, content, message, tmp_path, run):
     if name == "ner":
         pytest.importorskip("seqeval")
     path = tmp_path / file

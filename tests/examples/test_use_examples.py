@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import math
@@ -27,23 +26,6 @@ SCRIPTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def beside_each_other(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))  # as for a script that is run
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(name, *arguments):
-    """What the script's main returns for a command line."""
-    return load(name).main([str(argument) for argument in arguments])
-
-
 def write(path, rows):
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -54,7 +36,7 @@ def is_picture(path):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_help_and_length(name, capsys):
+def test_help_and_length(name, capsys, load):
     with pytest.raises(SystemExit) as ended:
         load(name).main(["--help"])
     assert ended.value.code == 0
@@ -63,7 +45,7 @@ def test_help_and_length(name, capsys):
     assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 250
 
 
-def test_customer_service(tiny, tmp_path, capsys):
+def test_customer_service(tiny, tmp_path, capsys, run):
     pytest.importorskip("matplotlib")
     questions = ["how can i pay", "where is it", "我的包裹在哪里"]
     rows = [{"question": text, "answer": f"answer {text}", "asked": [text] * 4} for text in questions]
@@ -79,7 +61,7 @@ def test_customer_service(tiny, tmp_path, capsys):
     assert {name: sum(got.values()) for name, got in sample.items()} == {"faq_en": 27, "faq_zh": 21}
 
 
-def test_customer_service_chooses_by_what_a_wrong_answer_costs():
+def test_customer_service_chooses_by_what_a_wrong_answer_costs(load):
     choose = load("customer_service").choose
     scores, found = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.zeros(5, dtype=int)
     wanted = np.array([0, -1, 0, 0, -1])
@@ -87,7 +69,7 @@ def test_customer_service_chooses_by_what_a_wrong_answer_costs():
     assert choose(scores, found, wanted, 9.0) == pytest.approx(0.85)
 
 
-def test_opinion_monitor(tiny, tmp_path, capsys):
+def test_opinion_monitor(tiny, tmp_path, capsys, run):
     pytest.importorskip("matplotlib")
     alerts = run("opinion_monitor", "--model", tiny, "--alert-below", 0.2, "--out", tmp_path)
     assert "280 texts from 2026-03-01 to 2026-03-30" in capsys.readouterr().out
@@ -95,7 +77,7 @@ def test_opinion_monitor(tiny, tmp_path, capsys):
     assert is_picture(tmp_path / "opinion_monitor.png")
 
 
-def test_opinion_monitor_alerts_on_a_surge_and_on_nothing_else():
+def test_opinion_monitor_alerts_on_a_surge_and_on_nothing_else(load):
     monitor = load("opinion_monitor")
     for negative, texts, share in [(0, 7, 0.3), (3, 7, 0.3), (7, 7, 0.3)]:
         drawn = itertools.product([0, 1], repeat=texts)
@@ -110,14 +92,14 @@ def test_opinion_monitor_alerts_on_a_surge_and_on_nothing_else():
     assert last[5] == pytest.approx((13 / 98) ** 16)
 
 
-def test_opinion_monitor_learns_sentiment():
+def test_opinion_monitor_learns_sentiment(load):
     torch.manual_seed(0)
     features = torch.randn(40, 8)
     layer = load("opinion_monitor").train_sentiment(features, features[:, 2] > 0)
     assert ((layer(features)[:, 0] > 0) == (features[:, 2] > 0)).float().mean() > 0.9
 
 
-def test_recommend(tiny, tmp_path, capsys):
+def test_recommend(tiny, tmp_path, capsys, run):
     pytest.importorskip("matplotlib")
     table = run("recommend", "--model", tiny, "--user", "reader7", "--out", tmp_path)
     assert table["popularity"]["recall@10"] == pytest.approx(0.283, abs=1e-3)  # whatever the model
@@ -125,7 +107,7 @@ def test_recommend(tiny, tmp_path, capsys):
     assert is_picture(tmp_path / "recommend.png")
 
 
-def test_recommend_ranks_and_figures():
+def test_recommend_ranks_and_figures(load):
     recommend = load("recommend")
     scores = np.array([0.9, 0.8, 0.7, 0.7, 0.1])
     assert recommend.rank_of(scores, [0], 1) == 0
@@ -134,7 +116,7 @@ def test_recommend_ranks_and_figures():
     assert found == {"recall@5": pytest.approx(2 / 3), "ndcg@5": pytest.approx((1 + 1 / 2) / 3)}
 
 
-def test_question_answering(tiny, tmp_path):
+def test_question_answering(tiny, tmp_path, run):
     figures = run(
         *("question_answering", "--model", tiny, "--out", tmp_path / "out", "--max-length", 120),
         *("--steps", 45, "--learning-rate", 5e-3),
@@ -144,7 +126,7 @@ def test_question_answering(tiny, tmp_path):
     assert np.abs(rows - sentcore.SentenceEncoder(tiny).encode(["the cat"])).max() > 1e-3
 
 
-def test_question_answering_spans(tiny):
+def test_question_answering_spans(tiny, load):
     answering = load("question_answering")
     tokenizer = answering.AutoTokenizer.from_pretrained(tiny)
     rows = [
@@ -159,7 +141,7 @@ def test_question_answering_spans(tiny):
     assert answering.measure(["北京", "门"], rows) == {"exact": 0.5, "f1": 0.75}
 
 
-def test_translate(tmp_path):
+def test_translate(tmp_path, run):
     figures = run(
         "translate", "--out", tmp_path / "out", "--steps", 40, "--hidden-size", 64, "--layers", 1, "Good night!"
     )
@@ -170,7 +152,7 @@ def test_translate(tmp_path):
     assert MarianMTModel.from_pretrained(tmp_path / "out").config.d_model == 64
 
 
-def test_translate_attention_is_transformers_own():
+def test_translate_attention_is_transformers_own(load):
     """Values and gradients, with padding on both sides, in the decoder too, and one token at a time."""
     translate = load("translate")
     torch.manual_seed(0)
@@ -200,7 +182,7 @@ def test_translate_attention_is_transformers_own():
     assert torch.equal(results["sentcore"][2], results["eager"][2])
 
 
-def test_bias_audit(tiny, tmp_path):
+def test_bias_audit(tiny, tmp_path, run):
     pytest.importorskip("matplotlib")
     results = run("bias_audit", "--model", tiny, "--permutations", 500, "--out", tmp_path)
     assert len(results) == 5 and all(-2 <= result["effect"] <= 2 and 0 < result["p"] <= 1 for result in results)
@@ -208,7 +190,7 @@ def test_bias_audit(tiny, tmp_path):
     assert [entry["p"] for entry in json.loads((tmp_path / "results.json").read_text())] == [r["p"] for r in results]
 
 
-def test_bias_audit_is_the_test_of_the_paper():
+def test_bias_audit_is_the_test_of_the_paper(load):
     audit = load("bias_audit")
     draw = np.random.default_rng(0)
     rows = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in draw.normal(size=(4, 4, 6))]
@@ -229,7 +211,7 @@ def test_bias_audit_is_the_test_of_the_paper():
     assert apart["p"] == pytest.approx(1 / 20)
 
 
-def test_compress(tiny, tmp_path):
+def test_compress(tiny, tmp_path, run):
     pytest.importorskip("matplotlib")
     table = run("compress", "--model", tiny, "--layers", 1, "--steps", 3, "--out", tmp_path / "out")
     assert list(table) == ["teacher float32", "teacher int8", "student float32", "student int8"]
@@ -277,7 +259,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "option", "file", "content", "message"), BAD)
-def test_a_bad_file_is_refused_with_its_line(name, option, file, content, message, tmp_path):
+def test_a_bad_file_is_refused_with_its_line(name, option, file, content, message, tmp_path, run):
     path = tmp_path / file
     path.write_text(content, encoding="utf-8")
     with pytest.raises(SystemExit, match=f"{file}[,:] {message}"):
