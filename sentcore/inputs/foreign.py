@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer as RustTokenizer
 
 from sentcore.errors import CheckpointError, SentcoreError
-from sentcore.model_files import brief
+from sentcore.model_files import brief, shown
 
 
 @contextmanager
@@ -29,6 +29,20 @@ def named_errors(source: Path | str, doing: str) -> Iterator[None]:
             f"{source}: {doing} failed ({brief(error)}); the file is damaged or made for another version of the tokenizers library. "
             "Download it again"
         ) from error
+
+
+MOST_IDS = 2**24  # the largest vocabularies have a sixteenth of it
+
+
+def check_vocabulary(rust: RustTokenizer, source: Path | str) -> None:
+    """Refuses an id so large that the library, which writes a vocabulary by counting up to it, would count for minutes."""
+    vocabulary = rust.get_vocab()
+    token = max(vocabulary, key=vocabulary.__getitem__, default=None)
+    if token is not None and vocabulary[token] >= MOST_IDS:
+        raise CheckpointError(
+            f"{source}: the token {shown(token)} has the id {vocabulary[token]}; accepted: below {MOST_IDS}. The file is damaged: "
+            "download it again"
+        )
 
 
 def check_template(rust: RustTokenizer, source: Path | str) -> None:

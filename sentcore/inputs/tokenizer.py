@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer as RustTokenizer
 
 from sentcore.errors import ArgumentValueError, CheckpointError
-from sentcore.inputs.foreign import check_ids, check_template, named_errors
+from sentcore.inputs.foreign import check_ids, check_template, check_vocabulary, named_errors
 from sentcore.inputs.labels import readable
 from sentcore.inputs.rust_tokenizer import read_rust_tokenizer
 from sentcore.inputs.shorten import Shortener
@@ -65,6 +65,7 @@ class Tokenizer:
         with named_errors(source, "reading it"):
             rust.no_padding()
             rust.no_truncation()
+            check_vocabulary(rust, source)
             self._shortener = Shortener(rust)
             check_template(rust, source)
             special = rust.num_special_tokens_to_add(is_pair=False)
