@@ -95,9 +95,7 @@ def draw(parts: list[tuple[str, np.ndarray, np.ndarray, np.ndarray, float]], pat
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, int]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("question", nargs="*", help="questions to answer, from the first file")
-    parser.add_argument(
-        "--data", type=existing_file, nargs="+", default=SAMPLES, help=".jsonl files, each a FAQ of its own"
-    )
+    parser.add_argument("--data", type=existing_file, action="append", help=".jsonl, a FAQ; repeatable, each its own")
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("--wrong-costs", type=float, default=1.0, help="right answers that a wrong one is as bad as")
     parser.add_argument("--threshold", type=float, help="cosine from which an entry is shown, instead of choosing one")
@@ -105,10 +103,11 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, int]]:
     parser.add_argument("--out", type=Path, help="folder for the picture (needs matplotlib)")
     options = parser.parse_args(arguments)
 
-    faqs = [read_faq(path) for path in options.data]
+    files = options.data or SAMPLES
+    faqs = [read_faq(path) for path in files]
     model = sentcore.SentenceEncoder(options.model)
     results, parts = {}, []
-    for path, (entries, asked) in zip(options.data, faqs, strict=True):
+    for path, (entries, asked) in zip(files, faqs, strict=True):
         index = sentcore.SearchIndex.build(model, [entry["question"] for entry in entries], show_progress_bar=True)
         hits = [hit[0] for hit in index.search([text for text, _ in asked], k=1)]
         scores = np.array([hit["score"] for hit in hits])
@@ -128,7 +127,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, int]]:
         print(
             f"  of the {len(other)} others {right} were treated right: " + ", ".join(f"{n} {k}" for k, n in got.items())
         )
-        for question in options.question if path == options.data[0] else []:
+        for question in options.question if path == files[0] else []:
             hit = index.search(question, k=1)[0]
             answer = entries[hit["corpus_id"]]["answer"] if hit["score"] >= threshold else "(no entry answers this)"
             print(f"{question}\n  {hit['score']:.3f}  {answer}")

@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import torch
 import transformers as hf
@@ -34,6 +35,16 @@ MODELS = {
     "BAAI/bge-m3": make_bge,
     "bert-base-chinese": _chinese_bert,
     "cross-encoder/ms-marco-MiniLM-L6-v2": _reranker,
+}
+
+
+# a page's name of the reader's own file -> the sample in its place
+SAMPLES = {
+    "faq.jsonl": "faq_en.jsonl",
+    "reviews.jsonl": "opinions.jsonl",
+    "books.jsonl": "books.jsonl",
+    "readers.jsonl": "readers.jsonl",
+    "my_tests.json": "associations.json",
 }
 
 
@@ -91,5 +102,13 @@ def reader(monkeypatch, tmp_path, hub_cache) -> Path:
     Path("entities.conll").write_text("\n\n".join(sentences[:5]) + "\n", encoding="utf-8")
     lines = (DATA / "lines.txt").read_text(encoding="utf-8").splitlines()
     Path("corpus.txt").write_text("\n".join(lines[:24]) + "\n", encoding="utf-8")
+    table = {"id": list(range(8)), "body": lines[:8]}
+    pyarrow.parquet.write_table(pyarrow.table(table), "corpus.parquet")
+    asked = [f'{row["query"]},"yes"' for row in questions if not {",", '"'} & set(row["query"])]
+    Path("faq.csv").write_text("\n".join(["question,answer", *asked]) + "\n", encoding="utf-8")
+    Path("questions.txt").write_text("where is my parcel\n退款\n", encoding="utf-8")
+    for name, sample in SAMPLES.items():
+        Path(name).symlink_to(DATA / sample)
+    make_bert_folder(Path("FOLDER"), hidden_size=48, num_attention_heads=6, num_hidden_layers=4)
     Path("examples").symlink_to(ROOT / "examples")
     return tmp_path
