@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -26,7 +27,17 @@ from sentcore.pipeline.notes import Notes
 
 _ATTEMPTS = 3  # workers that one window may take along
 _BYTES_A_VALUE = 4
-_SERVE = "import sys; sys.path[:] = filter(None, sys.path); from sentcore.pipeline.worker import main; main(*map(int, sys.argv[1:]))"
+# The worker's sentcore is this one, whatever sys.path would find first: with other kernels rows would have other bits.
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+_SERVE = """
+import sys, importlib.util as util
+sys.path[:] = filter(None, sys.path)
+spec = util.spec_from_file_location("sentcore", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]])
+sys.modules["sentcore"] = package = util.module_from_spec(spec)
+spec.loader.exec_module(package)
+from sentcore.pipeline.worker import main
+main(*map(int, sys.argv[2:]))
+"""
 
 
 def check_devices(devices: Sequence[str]) -> Sequence[str]:
@@ -73,7 +84,7 @@ class _Worker:
         inherited = (theirs.fileno(), model.fileno(), self.slot.fileno())
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, *map(str, inherited)],
+            [sys.executable, "-c", _SERVE, _PACKAGE, *map(str, inherited)],
             stdin=subprocess.DEVNULL,
             pass_fds=inherited,
             env={**os.environ, "PYTHONPATH": path},
