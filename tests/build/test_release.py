@@ -111,7 +111,8 @@ def test_a_wheel_of_the_sdist_holds_the_package_with_its_types_alone(sdist, tmp_
     _backend(sdist, "build_wheel", tmp_path)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sentcore").rglob("*.py*")}
+    files = [*(ROOT / "sentcore").rglob("*.py*"), *(ROOT / "sentcore" / "explain" / "page").iterdir()]
+    here = {path.relative_to(ROOT).as_posix() for path in files}
     assert held == {name for name in here if not JUNK.search(name)} | {
         "sentcore/_build_record.json",
         "sentcore/py.typed",
