@@ -13,7 +13,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO
@@ -91,7 +91,8 @@ class _Worker:
         )
         theirs.close()
         self.connection = Connection(ours.detach())
-        self.connection.send((str(device), threads))
+        with suppress(BrokenPipeError, ConnectionResetError):  # dead already: noticed when it is listened to
+            self.connection.send((str(device), threads))
 
     def give(self, number: int, texts: list[str], width: int, options: object, batch_tokens: int) -> None:
         """Hands a window over; its rows have at most `width` columns."""
