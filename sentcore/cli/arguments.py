@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sentcore.cli.choices import BACKENDS, DTYPES
 from sentcore.errors import ArgumentValueError, MissingFileError
+
+if TYPE_CHECKING:
+    from sentcore.sentence_encoder import SentenceEncoder
 
 
 def count(value: str) -> int:
@@ -47,3 +52,28 @@ def check_texts(name: str, texts: Sequence[str]) -> None:
         problem = check_text(text)
         if problem:
             raise ArgumentValueError(f"{name} {position} {problem}")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, and how it is loaded: what `load_encoder` reads."""
+    add = parser.add_argument_group("the model").add_argument
+    add("-m", "--model", default="minilm", help='"minilm" (default), a local folder, or a hub id')
+    add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
+    add("--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one")
+    add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
+    add("--max-length", type=count, metavar="N", help="tokens a text is cut at; default: the model's")
+    add("--local-files-only", action="store_true", help="never ask the hub")
+
+
+def load_encoder(args: argparse.Namespace) -> SentenceEncoder:
+    """The encoder that `add_model_arguments` asked for."""
+    from sentcore.sentence_encoder import SentenceEncoder  # brings torch with it
+
+    return SentenceEncoder(
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        backend=args.backend,
+        max_length=args.max_length,
+        local_files_only=args.local_files_only,
+    )

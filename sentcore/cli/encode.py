@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentcore.cli.arguments import check_texts, count, count_or_zero
-from sentcore.cli.choices import BACKENDS, CHUNK_MODES, DTYPES, ON_ERROR, PRECISIONS
+from sentcore.cli.arguments import add_model_arguments, check_texts, count, count_or_zero, load_encoder
+from sentcore.cli.choices import CHUNK_MODES, ON_ERROR, PRECISIONS
 from sentcore.cli.files import check_input, check_keep, check_output
 from sentcore.errors import ArgumentValueError
 
@@ -37,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--column", help="field of a jsonl, csv or parquet file that holds the text (default: text)")
     add("--id", metavar="COLUMN", help="column of the input that is written beside each feature (jsonl, parquet)")
     add("--keep", metavar="A,B,...", help="more such columns; without any, the text is")
-    add("-m", "--model", default="minilm", help='"minilm" (default), a local folder, or a hub id')
     add(
         "-o",
         "--output",
@@ -51,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="a row that cannot be read: stop there (default), leave it out, or write null in its place",
     )
-    add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
     add("--batch-tokens", type=count, metavar="N", help="tokens computed at once; bounds memory")
     add("--prompt-name", metavar="NAME", help="a prompt of the model, put before every text")
     add("--prompt", metavar="PROMPT", help="the prompt itself, instead of its name")
@@ -63,23 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="what the features are written in; int8 and uint8 scale each column over all texts",
     )
-    add("--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one")
     add("--workers", type=count, metavar="N", default=1, help="processes that share the work, on CPU or over the GPUs")
-    add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
-    add(
-        "--max-length",
-        type=count,
-        metavar="N",
-        help="tokens a text is cut at; default: the model's",
-    )
     add("--chunk", choices=CHUNK_MODES, help="encode a longer text in windows of that length and pool their features")
     add("--chunk-overlap", type=count_or_zero, metavar="N", help="tokens that neighbouring windows share")
-    add("--local-files-only", action="store_true", help="never ask the hub")
     add(
         "--quiet",
         action="store_true",
         help="no progress bar and no notes; warnings and errors stay",
     )
+    add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,20 +99,6 @@ def run(args: argparse.Namespace) -> int:
     if rows == 0 and not args.quiet:
         print("sentcore: no texts were found, so there are no features", file=sys.stderr)
     return 0
-
-
-def load_encoder(args: argparse.Namespace) -> SentenceEncoder:
-    """The encoder asked for."""
-    from sentcore.sentence_encoder import SentenceEncoder
-
-    return SentenceEncoder(
-        args.model,
-        device=args.device,
-        dtype=args.dtype,
-        backend=args.backend,
-        max_length=args.max_length,
-        local_files_only=args.local_files_only,
-    )
 
 
 def encode_options(args: argparse.Namespace) -> dict:

@@ -7,8 +7,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from sentcore.cli.arguments import check_texts, count, count_or_zero, output_file
-from sentcore.cli.choices import ATTRIBUTION_METHODS, BACKENDS, DTYPES
+from sentcore.cli.arguments import add_model_arguments, check_texts, count_or_zero, load_encoder, output_file
+from sentcore.cli.choices import ATTRIBUTION_METHODS
 from sentcore.cli.files import replacing
 from sentcore.errors import ArgumentValueError, TruncationWarning
 
@@ -20,7 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("text", metavar="TEXT", help="a text")
     add("second", metavar="TEXT2", nargs="?", help="another one, to be compared with it")
-    add("-m", "--model", default="minilm", help='"minilm" (default), a local folder, or a hub id')
     add(
         "-o",
         "--output",
@@ -36,14 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--layer", type=count_or_zero, metavar="N", help="the layer whose head is drawn large; default: the last")
     add("--head", type=count_or_zero, metavar="N", help="that head, from 0; default: the first")
-    add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
     add("--prompt-name", metavar="NAME", help="a prompt of the model, put before every text")
     add("--prompt", metavar="PROMPT", help="the prompt itself, instead of its name")
-    add("--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one")
-    add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
-    add("--max-length", type=count, metavar="N", help="tokens a text is cut at; default: the model's")
-    add("--local-files-only", action="store_true", help="never ask the hub")
     add("--quiet", action="store_true", help="no progress bar and no notes; warnings and errors stay")
+    add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,18 +51,10 @@ def run(args: argparse.Namespace) -> int:
     # Only now what takes time to import and to load.
     from sentcore.explain import SHOWN, attribution, html_report, trace
     from sentcore.integrations.report_png import check_matplotlib, png_report
-    from sentcore.sentence_encoder import SentenceEncoder
 
     if output.suffix == ".png":
         check_matplotlib()
-    model = SentenceEncoder(
-        args.model,
-        device=args.device,
-        dtype=args.dtype,
-        backend=args.backend,
-        max_length=args.max_length,
-        local_files_only=args.local_files_only,
-    )
+    model = load_encoder(args)
     prompts = {"prompt_name": args.prompt_name, "prompt": args.prompt}
     traces = [trace(model, text, max_tokens=SHOWN, **prompts) for text in texts]
     found = None

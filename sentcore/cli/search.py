@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentcore.cli.arguments import check_texts, count, count_or_zero
-from sentcore.cli.choices import BACKENDS, CHUNK_MODES, DTYPES, INDEX_TYPES
+from sentcore.cli.arguments import add_model_arguments, check_texts, count, count_or_zero, load_encoder
+from sentcore.cli.choices import CHUNK_MODES, INDEX_TYPES
 from sentcore.cli.files import check_input
 from sentcore.cli.snippets import snippet
 from sentcore.errors import ArgumentValueError
@@ -36,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--corpus", metavar="FILE", help="what to search: txt (a text a line), jsonl or csv, also .gz, or parquet")
     add("--column", help="field of a jsonl, csv or parquet corpus that holds the text (default: text)")
     add("-k", type=count, default=5, metavar="N", help="texts found for each query (default: 5)")
-    add("-m", "--model", default="minilm", help='"minilm" (default), a local folder, or a hub id')
     add("--json", action="store_true", help="one JSON object a line: query, rank, corpus_id, score, text")
     keep = parser.add_argument_group("keeping the index")
     add = keep.add_argument
@@ -52,29 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--truncate-dim", type=count, metavar="N", help="keep the first N columns")
     add("--chunk", choices=CHUNK_MODES, help="encode a longer text in windows of that length and pool their features")
     add("--chunk-overlap", type=count_or_zero, metavar="N", help="tokens that neighbouring windows share")
-    add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
     add("--batch-tokens", type=count, metavar="N", help="tokens computed at once; bounds memory")
-    add("--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one")
-    add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
-    add("--max-length", type=count, metavar="N", help="tokens a text is cut at; default: the model's")
-    add("--local-files-only", action="store_true", help="never ask the hub")
     add("--quiet", action="store_true", help="no progress bar and no notes; warnings and errors stay")
+    add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Answers the queries that `args` names; 0, or an exception that says what went wrong."""
     corpus, folder = _check(args)
     check_texts("QUERY", args.query)
-    from sentcore.sentence_encoder import SentenceEncoder
 
-    model = SentenceEncoder(
-        args.model,
-        device=args.device,
-        dtype=args.dtype,
-        backend=args.backend,
-        max_length=args.max_length,
-        local_files_only=args.local_files_only,
-    )
+    model = load_encoder(args)
     index = _index(args, model, corpus, folder)
     for queries in _queries(args):
         found = index.search(queries, args.k, args.query_prompt_name, args.query_prompt, batch_tokens=args.batch_tokens)

@@ -23,7 +23,7 @@ _NOTED = (
 
 def encode_to_file(args: argparse.Namespace, output: Path, texts: Iterable[str] | None) -> None:
     """Encodes args.input, or `texts` where it is None, into `output`."""
-    from sentcore.cli.encode import load_encoder
+    from sentcore.cli.arguments import load_encoder
     from sentcore.pipeline.corpus import BadRows, Job, ListSource, Parts, make_sink, open_source
 
     kept = args.keep or (() if output.suffix == ".npy" else (args.column,))

@@ -23,7 +23,8 @@ class InferenceLinear:
     """act(x Wᵀ + b) of one Linear, or of several side by side, from weights packed once.
 
     Packing happens at the first call without gradients and again when a weight is another tensor or has been written to, or
-    an optimizer made a step; it costs as much memory again as the weights. A row's bits depend neither on the other rows nor on the number of threads.
+    an optimizer made a step; it costs as much memory again as the weights. A row's bits depend neither on the other rows nor
+    on the number of threads.
     In-place writes through ``weight.data`` are not seen by torch's version counter, nor here: write under ``torch.no_grad()``
     instead, or call `forget`.
     """

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import pickle
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
+from multiprocessing.connection import wait
 from typing import IO
 
-import numpy as np
 import torch
 
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, WorkerError
 from sentcore.pipeline.batches import WINDOW
 from sentcore.pipeline.notes import Notes
+from sentcore.pipeline.worker_process import WorkerProcess
 
 _ATTEMPTS = 3  # workers that one window may take along
-_BYTES_A_VALUE = 4
-# The worker's sentcore is this one, whatever sys.path would find first: with other kernels rows would have other bits.
-_PACKAGE = str(Path(__file__).resolve().parents[1])
-_SERVE = """
-import sys, importlib.util as util
-sys.path[:] = filter(None, sys.path)
-spec = util.spec_from_file_location("sentcore", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]])
-sys.modules["sentcore"] = package = util.module_from_spec(spec)
-spec.loader.exec_module(package)
-from sentcore.pipeline.worker import main
-main(*map(int, sys.argv[2:]))
-"""
 
 
 def check_devices(devices: Sequence[str]) -> Sequence[str]:
@@ -72,47 +54,6 @@ def window_size(texts: int, workers: WorkerPool | None) -> int:
     return WINDOW if workers is None else min(WINDOW, max(1, -(-texts // (4 * len(workers)))))
 
 
-class _Worker:
-    """One process and our end of what it is spoken to through."""
-
-    def __init__(self, device: torch.device, model: IO[bytes], threads: int) -> None:
-        self.device = device
-        self.ready = False
-        self.task: int | None = None
-        self.slot = _shared_memory()
-        ours, theirs = socket.socketpair()
-        inherited = (theirs.fileno(), model.fileno(), self.slot.fileno())
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, _PACKAGE, *map(str, inherited)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=inherited,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        theirs.close()
-        self.connection = Connection(ours.detach())
-        with suppress(BrokenPipeError, ConnectionResetError):  # dead already: noticed when it is listened to
-            self.connection.send((str(device), threads))
-
-    def give(self, number: int, texts: list[str], width: int, options: object, batch_tokens: int) -> None:
-        """Hands a window over; its rows have at most `width` columns."""
-        self.task = number
-        _make_room(self.slot, len(texts) * width * _BYTES_A_VALUE)
-        self.connection.send((number, texts, options, batch_tokens))
-
-    def rows(self, shape: tuple[int, int]) -> torch.Tensor:
-        """[b, E] float32, copied out of the shared memory."""
-        with mmap.mmap(self.slot.fileno(), shape[0] * shape[1] * _BYTES_A_VALUE, prot=mmap.PROT_READ) as shared:
-            return torch.from_numpy(np.frombuffer(shared[:], dtype=np.float32).reshape(shape).copy())
-
-    def end(self) -> None:
-        """Ends the process, whatever it is doing."""
-        self.connection.close()
-        self.process.kill()
-        self.process.wait()
-        self.slot.close()
-
-
 class WorkerPool:
     """Worker processes, used as ``encoder.encode(..., devices=pool)``; SentenceEncoder.start_workers makes one.
 
@@ -128,7 +69,7 @@ class WorkerPool:
         on_cpu = sum(device.type == "cpu" for device in devices)
         self._threads = max(1, torch.get_num_threads() // max(1, on_cpu))
         self._using = threading.Lock()
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._next = 0  # number of the next window; no two have the same, so that no answer is taken for another's
         self._end = weakref.finalize(self, _end_all, self._workers, self._model)
         for device in devices:
@@ -171,8 +112,8 @@ class WorkerPool:
         finally:
             self._using.release()
 
-    def _start(self, device: torch.device) -> _Worker:
-        return _Worker(device, self._model, self._threads if device.type == "cpu" else 0)
+    def _start(self, device: torch.device) -> WorkerProcess:
+        return WorkerProcess(device, self._model, self._threads if device.type == "cpu" else 0)
 
 
 class _Run:
@@ -259,7 +200,7 @@ class _Run:
             del self._texts[number]
             self._done[number] = (kind, found, notes)
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: WorkerProcess) -> None:
         worker.connection.close()
         status = worker.process.wait()
         how = f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
@@ -282,27 +223,10 @@ class _Run:
         self._workers[self._workers.index(worker)] = self._pool._start(worker.device)
 
 
-def _end_all(workers: list[_Worker], model: IO[bytes]) -> None:
+def _end_all(workers: list[WorkerProcess], model: IO[bytes]) -> None:
     for worker in workers:
         worker.end()
     model.close()
-
-
-def _shared_memory() -> IO[bytes]:
-    """An empty file that lies in memory where the system has such, and that nobody but its holders sees."""
-    if hasattr(os, "memfd_create"):  # not bounded by /dev/shm, which is small in containers
-        return os.fdopen(os.memfd_create("sentcore-rows"), "w+b")
-    return tempfile.TemporaryFile()
-
-
-def _make_room(file: IO[bytes], size: int) -> None:
-    """Grows a file; an OSError here, and not a bus error later, where there is no room."""
-    if os.fstat(file.fileno()).st_size >= size:
-        return
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
-    else:
-        os.ftruncate(file.fileno(), size)
 
 
 def _save(encoder: torch.nn.Module, file: IO[bytes]) -> None:

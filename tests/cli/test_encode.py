@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from sentcore.cli import encode as encode_command
+from sentcore.cli import choices
 from sentcore.encode_options import DTYPES
 from sentcore.inputs.chunks import CHUNK_MODES
 from sentcore.outputs import PRECISIONS, quantize
@@ -276,9 +276,9 @@ def test_memory_holds_one_block_of_texts(tiny, sentcore_command, monkeypatch, tm
 
 
 def test_choices_are_those_of_the_library():
-    assert encode_command.PRECISIONS == PRECISIONS
-    assert tuple(DTYPES) == encode_command.DTYPES
-    assert encode_command.CHUNK_MODES == CHUNK_MODES
+    assert choices.PRECISIONS == PRECISIONS
+    assert tuple(DTYPES) == choices.DTYPES
+    assert choices.CHUNK_MODES == CHUNK_MODES
 
 
 @pytest.mark.parametrize(
