@@ -152,8 +152,9 @@ class Encoder(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """What the linear layers multiply in: torch.int8, or the weights' dtype."""
-        weight = self.embeddings.word_embeddings.weight
-        return torch.int8 if any(isinstance(module, Int8Linear) for module in self.layers.modules()) else weight.dtype
+        if any(isinstance(layer.attention.output, Int8Linear) for layer in self.layers):
+            return torch.int8
+        return self.embeddings.word_embeddings.weight.dtype
 
     def _layer_by_layer(self, x: torch.Tensor, batch: PackedBatch) -> Iterator[torch.Tensor]:
         """`x` itself, then the output of every layer; holds the last one given alone."""

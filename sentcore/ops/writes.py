@@ -17,6 +17,12 @@ def written_state(tensor: torch.Tensor) -> tuple[int, int, int]:
     return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version, _steps
 
 
+def written_states(tensors: list[torch.Tensor]) -> tuple[int, list[int], list[int]]:
+    """`written_state` of many at once."""
+    versions = [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
+    return _steps, [tensor.data_ptr() for tensor in tensors], versions
+
+
 @torch.compiler.disable
 def _count(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
     global _steps

@@ -41,6 +41,23 @@ def test_as_accurate_as_plain_pytorch(dtype, activation, rows, depth, columns):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 5, 13, 24, 25, 193, 400])
+@pytest.mark.parametrize("depth, columns", [(1538, 40), (3202, 70)])
+def test_a_deep_weight_is_as_accurate_and_gives_a_row_the_same_bits(dtype, rows, depth, columns):
+    """Its depth is multiplied block by block, with sums kept between: of all rows, or of a panel where there are few."""
+    x, bias = draw(rows, depth, dtype=dtype), draw(columns, seed=2, dtype=dtype)
+    weight = (draw(columns, depth, seed=1) / depth**0.5).to(dtype)
+    packed = ops.pack_weight(weight)
+    ours = ops.packed_linear(x, packed, bias, activation="gelu")
+    plain, exact = (
+        ops.reference.packed_linear(x.to(kind), ops.pack_weight(weight.to(kind)), bias.to(kind), activation="gelu")
+        for kind in (dtype, torch.float64)
+    )
+    assert_as_accurate(ours, plain, exact)
+    assert torch.equal(ops.packed_linear(x[-1:], packed, bias, activation="gelu"), ours[-1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_no_bias_and_strided_x(dtype):
     x, weight = draw(40, 48, dtype=dtype)[::2, ::2], ops.pack_weight(draw(40, 24, seed=1, dtype=dtype))
     ours = ops.packed_linear(x, weight)

@@ -13,7 +13,7 @@ namespace sentcore {
 namespace SENTCORE_ISA {
 namespace {
 
-constexpr int kTileRows = SENTCORE_VECTOR_COUNT >= 32 ? (SENTCORE_ISA_HAS_VNNI ? 12 : 9) : 3;
+constexpr int kTileRows = SENTCORE_VECTOR_COUNT >= 32 ? (SENTCORE_ISA_HAS_VNNI ? 12 : 9) : 4;
 
 constexpr std::int64_t kAhead = 32;  // steps of a panel that are asked for ahead: with few tokens it comes from memory
 
@@ -35,12 +35,23 @@ SENTCORE_INLINE IntVector add_halves(IntVector sum, IntVector a, IntVector b) {
 #endif
 }
 
+// The upper byte of each half, without a sign.
+SENTCORE_INLINE IntVector high_bytes(IntVector w) {
+#if SENTCORE_VECTOR_BYTES == 64
+  return (IntVector)_mm512_srli_epi16((__m512i)w, 8);
+#elif SENTCORE_VECTOR_BYTES == 32
+  return (IntVector)_mm256_srli_epi16((__m256i)w, 8);
+#else
+  return (w >> 8) & splat_int(0x00ff00ff);
+#endif
+}
+
 // sum + w * x over 4 inputs; w holds them as unsigned bytes for each lane, `words` the row's.
 SENTCORE_INLINE IntVector add_products(IntVector sum, IntVector w, const std::int32_t* words) {
 #if SENTCORE_ISA_HAS_VNNI
   return (IntVector)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(words[0]));
 #else
-  const IntVector even = w & splat_int(0x00ff00ff), odd = (w >> 8) & splat_int(0x00ff00ff);
+  const IntVector even = w & splat_int(0x00ff00ff), odd = high_bytes(w);
   return add_halves(add_halves(sum, even, splat_int(words[0])), odd, splat_int(words[1]));
 #endif
 }
@@ -103,9 +114,11 @@ SENTCORE_INLINE void multiply_int8_tile(const Int8Rows& rows, std::int64_t row, 
   }
 }
 
+// A function of its own: a caller's values in registers would leave too few for the sums.
 template <typename T, Int8Activation activation, int R>
-inline void multiply_int8_panel(const Int8Rows& rows, std::int64_t row, const std::uint8_t* panel,
-                                const PanelColumns& columns, std::int64_t count, T* out, std::int64_t out_stride) {
+__attribute__((noinline)) void multiply_int8_panel(const Int8Rows& rows, std::int64_t row, const std::uint8_t* panel,
+                                                   const PanelColumns& columns, std::int64_t count, T* out,
+                                                   std::int64_t out_stride) {
   constexpr int kStep = 2 * kLanes<float>;
   for (int column = 0; column < kInt8Columns && column < count; column += kStep) {
     multiply_int8_tile<T, activation, R, 2>(rows, row, panel, column, columns, count, out, out_stride);

@@ -44,12 +44,15 @@ SENTCORE_INLINE void store_words(std::int32_t* words, IntVector rounded) {
   const __m128i bytes = _mm512_cvtepi32_epi8((__m512i)rounded);
   __builtin_memcpy(words, &bytes, sizeof(bytes));
 #else
-  std::int32_t q[kLanes<float>];
-  __builtin_memcpy(q, &rounded, sizeof(q));
-  for (int i = 0; i < kLanes<float>; i += 4) {
-    words[i / 2] = (q[i] & 0xffff) | (q[i + 2] << 16);
-    words[i / 2 + 1] = (q[i + 1] & 0xffff) | (q[i + 3] << 16);
+  constexpr int L = kLanes<float>;
+  IntVector behind, both;  // in every four lanes: the last two; then of all the first two, one after the other
+  for (int i = 0; i < L; ++i) {
+    behind[i] = i / 4 * 4 + 2 + i % 2;
+    both[i] = i % (L / 2) / 2 * 4 + i % 2;
   }
+  const IntVector halves = (rounded & splat_int(0xffff)) | (__builtin_shuffle(rounded, behind) << 16);
+  const IntVector packed = __builtin_shuffle(halves, both);
+  __builtin_memcpy(words, &packed, sizeof(packed) / 2);
 #endif
 }
 

@@ -1,5 +1,6 @@
 // packed_linear: out = act(x W^T + b) for inference on a CPU, W in the order in which the kernel reads it. T tokens, K
-// inputs, R outputs. Sums are float32 and run over K in order: a row's bits depend on nothing but the row.
+// inputs, R outputs. Sums are float32 and run over K in order, in blocks that
+// K alone decides: a row's bits depend on nothing but the row.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,12 @@ struct PackedLinear {
   const void* weight;  // float32: [R / 32 rounded up, K, 32]; bfloat16: [R / 32 rounded up, K / 2, 32, 2]; 0 beyond R
   const void* bias;    // [R] dtype, or null
   void* out;           // [T, R] dtype
+};
+
+// A part of the product that one thread computes.
+struct PackedLinearTask {
+  std::int64_t first_row, last_row;
+  std::int64_t first_panel, last_panel;
 };
 
 void packed_linear_cpu(const PackedLinear& args);
