@@ -28,6 +28,7 @@ import torch
 
 import sentcore
 from sentcore.checkpoint.resolve import resolve
+from sentcore.measure import cpu
 
 PARTS = ("throughput", "latency", "bert_base", "retrieval", "invariance", "ceiling")
 PACKAGES = (
@@ -122,17 +123,10 @@ def machine(threads: int) -> dict:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    flags = ""
-    if info.is_file():
-        lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        keyed = {key.strip(): value.strip() for key, value in lines.items()}
-        cpu, flags = keyed.get("model name", cpu), keyed.get("flags", "")
-    chosen = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if flag in flags.split()]
+    name, instructions = cpu()
     return {
-        "cpu": cpu,
-        "instructions": chosen,
+        "cpu": name,
+        "instructions": instructions,
         "cores": os.cpu_count(),
         "threads": threads,
         "python": platform.python_version(),

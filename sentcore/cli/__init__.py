@@ -1,4 +1,4 @@
-"""The `sentcore` command: encode, search, explain, info, parity.
+"""The `sentcore` command: encode, search, explain, info, parity, bench.
 
 Results go to standard output, everything else to standard error. Exit status: 0 success, 1 failure (a model, a file, a
 bad row), 2 bad use, 130 after Ctrl-C, 141 when the reader of standard output went away.
@@ -15,10 +15,13 @@ from collections.abc import Iterator, Sequence
 
 # torch and numpy are imported by the commands themselves, so that --help and a bad option answer at once.
 from sentcore._version import __version__
-from sentcore.cli import encode, explain, info, parity, search
+from sentcore.cli import bench, encode, explain, info, parity, search
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, SentcoreError
 
-_COMMANDS = {"encode": encode, "search": search, "explain": explain, "info": info, "parity": parity}
+_COMMANDS = {
+    **{"encode": encode, "search": search, "explain": explain},
+    **{"info": info, "parity": parity, "bench": bench},
+}
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 

@@ -32,15 +32,15 @@ def count_or_zero(value: str) -> int:
     raise argparse.ArgumentTypeError(f"{value!r}; accepted: a whole number of at least 0")
 
 
-def output_file(path: Path, kinds: tuple[str, ...]) -> Path:
-    """`path` of --output, once it is known that a file of one of these kinds can be written there."""
+def output_file(path: Path, kinds: tuple[str, ...], option: str = "--output") -> Path:
+    """`path`, once it is known that a file of one of these kinds can be written there; `option` named it."""
     if path.suffix not in kinds:
         accepted = " or ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
-        raise ArgumentValueError(f"--output is {path}; accepted: a file name ending in {accepted}")
+        raise ArgumentValueError(f"{option} is {path}; accepted: a file name ending in {accepted}")
     if not path.parent.is_dir():
-        raise MissingFileError(f"--output is {path}, and there is no folder {path.parent}; make it first")
+        raise MissingFileError(f"{option} is {path}, and there is no folder {path.parent}; make it first")
     if path.exists() and not path.is_file():
-        raise ArgumentValueError(f"--output is {path}, which is no ordinary file; name another")
+        raise ArgumentValueError(f"{option} is {path}, which is no ordinary file; name another")
     return path
 
 
@@ -54,13 +54,14 @@ def check_texts(name: str, texts: Sequence[str]) -> None:
             raise ArgumentValueError(f"{name} {position} {problem}")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model, and how it is loaded: what `load_encoder` reads."""
+def add_model_arguments(parser: argparse.ArgumentParser, one_way: bool = True) -> None:
+    """Which model, and how it is loaded: what `load_encoder` reads; without --dtype and --backend where it is not one way alone."""
     add = parser.add_argument_group("the model").add_argument
     add("-m", "--model", default="minilm", help='"minilm" (default), a local folder, or a hub id')
-    add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
+    if one_way:
+        add("--dtype", choices=DTYPES, default="auto", help="what weights and activations are held in")
+        add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
     add("--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one")
-    add("--backend", choices=BACKENDS, default="auto", help="compiled kernels or plain PyTorch")
     add("--max-length", type=count, metavar="N", help="tokens a text is cut at; default: the model's")
     add("--local-files-only", action="store_true", help="never ask the hub")
 

@@ -36,7 +36,7 @@ DEFAULT_TEXTS = (
 
 # What each dtype may differ by: (largest difference as a share of the reference's largest value, smallest cosine of
 # token and sentence embeddings alike).
-_ACCEPTED = {
+ACCEPTED = {
     torch.float32: (1e-5, 0.999999),
     torch.float16: (1e-2, 0.9999),
     torch.bfloat16: (1e-1, 0.999),
@@ -179,7 +179,7 @@ def _report(
         width = items[0][key].shape[-1] if items else 0
         return torch.cat([row.reshape(-1, width) for row in kept] or [torch.zeros(0, width)])
 
-    share, smallest = _ACCEPTED[model.dtype]
+    share, smallest = ACCEPTED[model.dtype]
     problems = []
     if not ours:
         problems.append("no texts were given, so nothing was compared")

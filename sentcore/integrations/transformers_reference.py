@@ -37,7 +37,7 @@ class Reference:
             )
         chosen = {"attn_implementation": "eager"} if eager else {}
         try:
-            with _quiet(transformers):
+            with quiet(transformers):
                 self.tokenizer = transformers.AutoTokenizer.from_pretrained(
                     folder, local_files_only=True, trust_remote_code=False
                 )
@@ -128,7 +128,7 @@ def custom_code(values: dict) -> str | None:
 
 
 @contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def quiet(transformers: Any) -> Iterator[None]:
     """transformers without its bars and its notes on a pooler that nobody asked for."""
     logging = transformers.utils.logging
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -49,7 +49,7 @@ class BadRows:
         """Reports one."""
         said = f"{row.where}: {row.problem}"
         if self.on_error == "fail":
-            raise InputError(f"{said} (--on-error skip or null goes on past such rows)")
+            raise InputError(f"{said} (sentcore encode -o FILE --on-error skip or null goes on past such rows)")
         self.count += 1
         if self.count <= _NAMED:
             self._say(f"bad row, {'left out' if self.on_error == 'skip' else 'null'}: {said}")
