@@ -64,8 +64,6 @@ def run(args: argparse.Namespace) -> int:
     output = None if args.json is None else output_file(Path(args.json), (".json",), "--json")
     if args.input is not None:
         check_input(Path(args.input), args.column)
-        if output is not None and output.resolve() == Path(args.input).resolve():
-            raise ArgumentValueError(f"--json is the input file {output}; name another file")
     elif args.column is not None:
         raise ArgumentValueError(f"--column is {args.column!r} without a file; accepted: together with --input FILE")
     texts, source = _texts(args)
