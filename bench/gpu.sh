@@ -31,9 +31,8 @@ command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "no NVIDIA GPU is se
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr 'A-Z ' 'a-z-')
 capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)
 case $capability in
-  9.0) archs=90a ;;
-  10.*) archs=100f ;;
-  12.*) archs=120f ;;
+  10.*) archs=100 ;;
+  12.*) archs=120 ;;
   *) archs=${capability/./} ;;
 esac
 results=bench/results/$gpu

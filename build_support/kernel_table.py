@@ -1,6 +1,6 @@
 """Prints the table of docs/kernels.md: what the hot kernels need of a GPU, from the last build in this checkout.
 
-python -m build_support.kernel_table [sm_90a]
+python -m build_support.kernel_table [sm_90]
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def warps_that_fit(kernel: Kernel, threads: int) -> int:
 
 
 def main() -> None:
-    arch = sys.argv[1] if len(sys.argv) > 1 else "sm_90a"
+    arch = sys.argv[1] if len(sys.argv) > 1 else "sm_90"
     kernels = [kernel for kernel in kernels_of(build_folder("cuda")) if kernel.arch == arch]
     print(
         f"| {arch}: file | kernel | registers | static shared memory, bytes | spills | warps of {WARPS} by registers |"

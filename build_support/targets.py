@@ -10,24 +10,23 @@ from build_support.errors import BuildError, Unusable
 
 @dataclass(frozen=True)
 class Target:
-    """One architecture: its name, the first nvcc release that knows it, and what an older nvcc gets instead."""
+    """One architecture, and the first nvcc release that knows it."""
 
     name: str
     since: tuple[int, int]
-    instead: str | None = None
-    instead_since: tuple[int, int] | None = None
 
 
-# 87, 88 run the code of 86; 103 runs 100f; 121 runs 120f. nvcc learnt the family suffix "f" in 12.9: before, the
-# plain architecture is compiled, which has the same instructions less the family-specific ones.
+# 87 and 88 run the code of 86; 103 that of 100, 121 that of 120; what has none translates the PTX. The variants 90a, 100f
+# and 120f have instructions that no kernel here uses: asking for one gives the plain architecture.
 TARGETS = (
     Target("80", (11, 0)),
     Target("86", (11, 1)),
     Target("89", (11, 8)),
-    Target("90a", (12, 0)),
-    Target("100f", (12, 9), instead="100", instead_since=(12, 8)),
-    Target("120f", (12, 9), instead="120", instead_since=(12, 8)),
+    Target("90", (11, 8)),
+    Target("100", (12, 8)),
+    Target("120", (12, 8)),
 )
+VARIANTS = {"90a": "90", "100f": "100", "120f": "120"}
 OLDEST_NVCC = (12, 0)
 COMPRESS_MODE_SINCE = (12, 8)
 
@@ -42,14 +41,15 @@ class Selection:
 
     @property
     def flags(self) -> list[str]:
-        pairs = [f"arch=compute_{_front_end(a, self.archs)},code=sm_{a}" for a in self.archs]
-        pairs.append(f"arch=compute_{self.ptx},code=compute_{self.ptx}")
+        # All machine code comes from the same PTX: one run of nvcc's front end, more than half of the compile time,
+        # serves every architecture. __CUDA_ARCH__ is that of the oldest.
+        codes = [f"code=sm_{arch}" for arch in self.archs] + [f"code=compute_{self.ptx}"]
         # One word each: CMake drops the second of two equal words.
-        return [f"-gencode={pair}" for pair in pairs]
+        return [f"-gencode=arch=compute_{self.ptx},{code}" for code in codes]
 
     @property
     def names(self) -> list[str]:
-        """As in the binary's build info: sm_80 is machine code, compute_120 is PTX."""
+        """As in the binary's build info: sm_80 is machine code, compute_80 is PTX."""
         return [f"sm_{a}" for a in self.archs] + [f"compute_{self.ptx}"]
 
 
@@ -59,11 +59,12 @@ def parse_archs(text: str) -> list[str] | None:
     if not words:
         return None
     known = [target.name for target in TARGETS]
+    words = [VARIANTS.get(word, word) for word in words]
     for word in words:
         if word not in known:
             raise BuildError(
                 f"SENTCORE_CUDA_ARCHS={text!r} names {word!r}; accepted are {', '.join(known)}, "
-                'separated by ";", for example SENTCORE_CUDA_ARCHS="80;90a"'
+                'separated by ";", for example SENTCORE_CUDA_ARCHS="80;90"'
             )
     return [name for name in known if name in words]
 
@@ -80,35 +81,20 @@ def select(version: tuple[int, int], codes: frozenset[str], asked: list[str] | N
     for target in TARGETS:
         if asked is not None and target.name not in asked:
             continue
-        if version >= target.since and _number(target.name) in codes:
+        if version >= target.since and target.name in codes:
             archs.append(target.name)
-        elif target.instead and version >= target.instead_since and target.instead in codes:
-            archs.append(target.instead)
         else:
             missing.append(target.name)
     release = f"{version[0]}.{version[1]}"
     if missing and asked is not None:
         raise BuildError(
             f"SENTCORE_CUDA_ARCHS asks for {', '.join(missing)}, which nvcc {release} cannot compile; "
-            "name fewer architectures or install a CUDA toolkit that has them (12.9 or newer has all)"
+            "name fewer architectures or install a CUDA toolkit that has them (12.8 or newer has all)"
         )
     if not archs:
         raise Unusable(
             f"nvcc {release} can compile none of {', '.join(t.name for t in TARGETS)}; "
-            "install CUDA toolkit 12.9 or newer"
+            "install CUDA toolkit 12.8 or newer"
         )
     note = f"nvcc {release} has no {', '.join(missing)}" if missing else ""
-    # PTX of an "a" or "f" target would not run on later GPUs, so the plain number is taken.
-    return Selection(tuple(archs), _number(archs[-1]), note)
-
-
-def _front_end(arch: str, archs: tuple[str, ...]) -> str:
-    """The architecture whose PTX is assembled for `arch`: one front-end run serves 80, 86 and 89, half of their compile time.
-
-    The kernels use nothing that 86 or 89 have and 80 lacks, so __CUDA_ARCH__ is 800 for all three.
-    """
-    return "80" if arch in ("86", "89") and "80" in archs else arch
-
-
-def _number(name: str) -> str:
-    return name.rstrip("af")
+    return Selection(tuple(archs), archs[0], note)

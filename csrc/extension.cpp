@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "common/isa.h"
 #include "inputs/packer.h"
 #include "inputs/planner.h"
 
@@ -53,6 +54,7 @@ py::dict build_info() {
   info["compiler"] = compiler();
   info["torch_target"] = release(TORCH_TARGET_VERSION);
   info["cpu"] = true;
+  info["cpu_isa"] = sentcore::kIsaNames[static_cast<int>(sentcore::best_isa())];
   info["cuda"] = !cuda_release.empty();
   info["cuda_toolkit"] = cuda_release.empty() ? py::object(py::none()) : py::object(py::str(cuda_release));
   info["archs"] = split(SENTCORE_CUDA_NAMES);  // sm_ is machine code, compute_ is PTX

@@ -14,9 +14,10 @@ class BuildInfo(TypedDict):
     compiler: str
     torch_target: str  # the oldest torch that it runs on
     cpu: bool
+    cpu_isa: str  # what the CPU kernels use of this machine: portable, avx2, avx512, avx512_vnni or avx512_bf16
     cuda: bool
     cuda_toolkit: str | None
-    archs: list[str]  # "sm_90a" is machine code, "compute_120" is PTX
+    archs: list[str]  # "sm_90" is machine code, "compute_80" is PTX
     ops: CompiledOps
 
 def build_info() -> BuildInfo: ...

@@ -248,9 +248,10 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         dict: "version", "torch" (its version), "extension" ({"built", "why_absent", "why_not_more", "file", "compiler",
-        "torch_target", "cpu", "cuda", "cuda_toolkit", "archs"}), "devices" (a dict for each CUDA device: "device",
-        "name", "capability", "runs_native", "why_not") and "ops" (op -> {"cpu", "cuda"} -> {"runs":
-        "native kernel" or "plain PyTorch", "why_not_native": a sentence with the remedy, or None}).
+        "torch_target", "cpu", "cpu_isa" (what its kernels use of this machine), "cuda", "cuda_toolkit", "archs"}), "devices"
+        (a dict for each CUDA device: "device", "name", "capability", "runs_native", "why_not") and "ops" (op ->
+        {"cpu", "cuda"} -> {"runs": "native kernel" or "plain PyTorch", "why_not_native": a sentence with the remedy, or
+        None}).
     """
     devices = _devices()
     return {
@@ -264,6 +265,7 @@ def build_info() -> dict[str, Any]:
             "compiler": _compiled.get("compiler"),
             "torch_target": _compiled.get("torch_target"),
             "cpu": _compiled.get("cpu", False),
+            "cpu_isa": _compiled.get("cpu_isa"),
             "cuda": _compiled.get("cuda", False),
             "cuda_toolkit": _compiled.get("cuda_toolkit"),
             "archs": _compiled.get("archs", []),

@@ -12,7 +12,7 @@ import torch
 from sentcore import _extension
 from sentcore._extension import NATIVE, PLAIN, arch_is_covered, why_not_covered
 
-ALL = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100f", "sm_120f", "compute_120"]
+ALL = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "compute_80"]
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 OTHER_PYTHON = "_C.cpython-99-x86_64-linux-gnu.so"
 
@@ -54,8 +54,8 @@ def test_where_the_default_binary_runs():
         (13, 0),
     ]
     covered = [gpu for gpu in gpus if arch_is_covered(gpu, ALL)]
-    assert covered == [gpu for gpu in gpus if gpu >= (8, 0) and gpu != (11, 0)]
-    assert arch_is_covered((13, 0), ALL)
+    assert covered == [gpu for gpu in gpus if gpu >= (8, 0)]
+    assert not arch_is_covered((11, 0), ALL, ptx=False)
     assert not arch_is_covered((13, 0), ALL, ptx=False)
     assert not arch_is_covered((8, 0), [])
 

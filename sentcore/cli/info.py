@@ -31,7 +31,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if not extension["built"]:
         yield f"extension: absent: {extension['why_absent']}"
     else:
-        parts = ["CPU kernels"] if extension["cpu"] else []
+        parts = [f"CPU kernels ({extension['cpu_isa']})"] if extension["cpu"] else []
         if extension["cuda"]:
             parts.append(f"CUDA kernels (toolkit {extension['cuda_toolkit']}: {', '.join(extension['archs'])})")
         yield f"extension: {' and '.join(parts) or 'no kernels'}"

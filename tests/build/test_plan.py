@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from build_support import native, plan, targets, toolchain
+from build_support import native, plan, toolchain
 from build_support.errors import BuildError, Unusable
 from build_support.stage import _mirror
 
@@ -22,7 +22,7 @@ CODES_13 = [
     "sm_121",
 ]
 CODES_12_6 = ["sm_50", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90"]
-ALL = ("80", "86", "89", "90a", "100f", "120f")
+ALL = ("80", "86", "89", "90", "100", "120")
 
 
 def script(path, text):
@@ -73,11 +73,10 @@ def test_with_both_compilers_everything_is_built(machine):
     found = plan.decide()
     assert (found.kind, found.why_not_more) == ("cuda", "")
     assert found.selection.archs == ALL
-    assert found.selection.ptx == "120"
-    assert found.selection.names[-2:] == ["sm_120f", "compute_120"]
-    assert "-gencode=arch=compute_90a,code=sm_90a" in found.selection.flags
-    assert "-gencode=arch=compute_80,code=sm_89" in found.selection.flags  # one run of the front end for three
-    assert found.selection.flags[-1] == "-gencode=arch=compute_120,code=compute_120"
+    assert found.selection.ptx == "80"
+    assert found.selection.names[-2:] == ["sm_120", "compute_80"]
+    assert "-gencode=arch=compute_80,code=sm_90" in found.selection.flags  # one run of the front end for all
+    assert found.selection.flags[-1] == "-gencode=arch=compute_80,code=compute_80"
     assert str(path) in found.line
 
 
@@ -143,20 +142,13 @@ def test_an_older_nvcc_builds_what_it_can_and_says_so(machine):
     machine.gxx()
     machine.nvcc(release="12.6", codes=CODES_12_6)
     found = plan.decide()
-    assert (found.kind, found.selection.archs) == ("cuda", ("80", "86", "89", "90a"))
-    assert found.selection.ptx == "90"  # of 90a it would run on no later GPU
-    assert "nvcc 12.6 has no 100f, 120f" in found.line
-
-
-def test_nvcc_12_8_builds_the_plain_architectures_in_place_of_the_families(machine):
-    found = targets.select((12, 8), frozenset(c[3:] for c in CODES_13), None)
-    assert found.archs == ("80", "86", "89", "90a", "100", "120")
-    assert found.note == ""
+    assert (found.kind, found.selection.archs) == ("cuda", ("80", "86", "89", "90"))
+    assert "nvcc 12.6 has no 100, 120" in found.line
 
 
 @pytest.mark.parametrize(
     ("text", "archs", "ptx"),
-    [("80;90a", ("80", "90a"), "90"), (" 120f, 80 ", ("80", "120f"), "120")],
+    [("80;90a", ("80", "90"), "80"), (" 120f, 90 ", ("90", "120"), "90")],
 )
 def test_archs_can_be_narrowed(machine, monkeypatch, text, archs, ptx):
     machine.gxx()
@@ -169,8 +161,8 @@ def test_archs_can_be_narrowed(machine, monkeypatch, text, archs, ptx):
     ("environment", "words"),
     [
         ({"SENTCORE_BUILD": "gpu"}, ["SENTCORE_BUILD", "'gpu'", "auto, cuda, cpu, none"]),
-        ({"SENTCORE_CUDA_ARCHS": "80;70"}, ["SENTCORE_CUDA_ARCHS", "'70'", "80, 86, 89, 90a"]),
-        ({"SENTCORE_CUDA_ARCHS": "120f"}, ["SENTCORE_CUDA_ARCHS", "120f", "nvcc 12.6"]),
+        ({"SENTCORE_CUDA_ARCHS": "80;70"}, ["SENTCORE_CUDA_ARCHS", "'70'", "80, 86, 89, 90, 100"]),
+        ({"SENTCORE_CUDA_ARCHS": "120f"}, ["SENTCORE_CUDA_ARCHS", "120", "nvcc 12.6"]),
         ({"SENTCORE_CUDA_ARCHS": "80", "SENTCORE_BUILD": "cpu"}, ["SENTCORE_CUDA_ARCHS", "unset"]),
         ({"SENTCORE_CUDA_ARCHS": "80", "CUDACXX": "/no/nvcc"}, ["needs nvcc", "/no/nvcc"]),
         ({"SENTCORE_BUILD": "cuda", "CUDACXX": "/no/nvcc"}, ["CUDACXX", "/no/nvcc", "not there"]),

@@ -36,8 +36,8 @@ def child(seeds: Path, work: Path, first: int, last: int, pipe) -> None:
     """Runs cases first..last-1, sending (number, kind, detail, said)."""
     from fuzz.cases import run_case
 
-    # A panic of the tokenizers library, or of a child that dies, writes much that the outcome says in short.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    # What a panic of the tokenizers library writes is said by the outcome; a child that dies has nobody else to say it.
+    os.dup2(os.open(_stderr_of(work), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), 2)
     have = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (have + ROOM, have + ROOM))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -50,6 +50,15 @@ def child(seeds: Path, work: Path, first: int, last: int, pipe) -> None:
             kind, detail = "fault", f"{(now - peak) // 1024} MiB of memory"
         peak = max(peak, now)
         pipe.send((number, kind, detail, said))
+
+
+def _stderr_of(work: Path) -> Path:
+    return work.with_name(f"{work.name}.stderr")
+
+
+def _last_words(work: Path) -> str:
+    path = _stderr_of(work)
+    return " / ".join(path.read_text(errors="replace").splitlines()[-6:]) if path.exists() else ""
 
 
 def _comes(pipe, seconds: float) -> bool:
@@ -79,7 +88,7 @@ def batch(context, seeds: Path, work: Path, first: int, last: int):
                 first = outcome[0] + 1
         except EOFError:
             process.join()
-            yield first, "fault", f"the process died with {process.exitcode}", ""
+            yield first, "fault", f"the process died with {process.exitcode}: {_last_words(work)}", ""
             first += 1
         finally:
             process.kill()

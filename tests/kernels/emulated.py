@@ -64,13 +64,14 @@ def build(
     return next(target.glob("libsentcore_emulated.*"))
 
 
-def mutated(variant: str, file: str, old: str, new: str) -> Path:
-    """A copy of csrc, in the build folder of `variant`, in whose `file` the one occurrence of `old` is `new`."""
+def mutated(variant: str, changes: Sequence[tuple[str, str, str]]) -> Path:
+    """A copy of csrc, in the build folder of `variant`: of each (file, old, new) the one occurrence of `old` is `new`."""
     copy = ROOT / "build" / f"emulation-{variant}" / "csrc"
-    changed = (CSRC / file).read_text()
-    assert changed.count(old) == 1, f"{old!r} occurs {changed.count(old)} times in {file}, not once"
     wanted = {path.relative_to(CSRC): path.read_text() for path in CSRC.rglob("*") if path.is_file()}
-    wanted[Path(file)] = changed.replace(old, new)
+    for file, old, new in changes:
+        count = wanted[Path(file)].count(old)
+        assert count == 1, f"{old!r} occurs {count} times in {file}, not once"
+        wanted[Path(file)] = wanted[Path(file)].replace(old, new)
     for path in copy.rglob("*"):
         if path.is_file() and path.relative_to(copy) not in wanted:
             path.unlink()

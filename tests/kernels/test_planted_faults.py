@@ -18,24 +18,43 @@ class Fault(NamedTuple):
     new: str
     test_file: str  # of this folder
     tests: str  # as pytest's -k takes them
+    narrowed: tuple[tuple[str, str, str], ...] = ()  # what else is changed, so that less is compiled
 
 
 NORM, ATTENTION = "ops/add_layer_norm/add_layer_norm_", "ops/varlen_attention/"
 NORM_TESTS = ("add_layer_norm", "sums"), "test_add_layer_norm.py"
 ATTENTION_TESTS = ("varlen_attention",), "test_varlen_attention.py"
+
+
+def without(lines):
+    """Left out of the choice of an attention kernel: all dtypes and sizes take minutes to compile."""
+    return ATTENTION + "dispatch.cuh", lines, ""
+
+
+def sizes(*left_out):
+    return without("".join(f"  if (size <= {n}) return Launch::template run<T, {n}>(args...);\n" for n in left_out))
+
+
+BFLOAT16_HEADS_OF_16 = (
+    sizes(32, 64, 80, 96, 128),
+    sizes(64, 128, "kMaxHeadSize"),
+    without("  if (given.dtype == Dtype::float16) return for_mma_size<Launch, __half>(given.size, args...);\n"),
+    without("    case Dtype::float16:\n      return for_fma_size<Launch, __half>(given.size, args...);\n"),
+    without("    case Dtype::float32:\n      return for_fma_size<Launch, float>(given.size, args...);\n"),
+)
 POOLING_TESTS = ("segment_pooling",), "test_segment_pooling.py"
 EMBEDDING_TESTS = ("embedding_layer_norm",), "test_embedding_layer_norm.py"
 LINEAR_TESTS = ("linear", "gemm", "sums"), "test_linear.py"
 
 
-def barrier(of, file, line, tests):
+def barrier(of, file, line, tests, narrowed=()):
     """A barrier that is removed."""
-    return Fault(of[0], file, f"__syncthreads();  // {line}\n", "\n", of[1], tests)
+    return Fault(of[0], file, f"__syncthreads();  // {line}\n", "\n", of[1], tests, narrowed)
 
 
-def bound(of, file, old, new, tests):
+def bound(of, file, old, new, tests, narrowed=()):
     """A bound that is off by one, so that the last row's tail is overrun."""
-    return Fault(of[0], file, old, new, of[1], tests)
+    return Fault(of[0], file, old, new, of[1], tests, narrowed)
 
 
 BARRIERS = {
@@ -61,11 +80,11 @@ BARRIERS = {
     ),
     "attention-keys": barrier(
         ATTENTION_TESTS, ATTENTION + "varlen_attention_forward_mma.cu",
-        "the keys are there, and the last tile's values have been read", "every_length and lengths7",
+        "the keys are there, and the last tile's values have been read", "every_length and lengths7 and dtype1", BFLOAT16_HEADS_OF_16,
     ),
     "attention-stages": barrier(
         ATTENTION_TESTS, ATTENTION + "varlen_attention_backward_key_mma.cu",
-        "this tile is there, and the other stage has been read", "every_length and lengths7",
+        "this tile is there, and the other stage has been read", "every_length and lengths7 and dtype1", BFLOAT16_HEADS_OF_16,
     ),
     "product-stages": barrier(
         LINEAR_TESTS, "common/gemm/gemm_mma.cu",
@@ -92,7 +111,7 @@ BOUNDS = {
     "attention-rows": bound(
         ATTENTION_TESTS, ATTENTION + "mma_tiles.cuh",
         "const bool outside = row >= rows || column >= size;", "const bool outside = row > rows || column >= size;",
-        "every_length and lengths7",
+        "every_length and lengths7 and dtype1", BFLOAT16_HEADS_OF_16,
     ),
     "gelu-elements": bound(
         (("bias_gelu", "sums"), "test_bias_gelu.py"), "ops/bias_gelu/bias_gelu_forward.cu",
@@ -123,7 +142,7 @@ BOUNDS = {
 
 
 def run(fault: Fault, name: str, sanitize: str = ""):
-    sources = emulated.mutated(name, fault.file, fault.old, fault.new)
+    sources = emulated.mutated(name, [(fault.file, fault.old, fault.new), *fault.narrowed])
     library = emulated.build(name, sources, sanitize=sanitize, kernels=False, rooms=fault.rooms)
     return emulated.pytest_with(
         library, f"tests/kernels/{fault.test_file}", f"-k={fault.tests}", sanitize=bool(sanitize)
