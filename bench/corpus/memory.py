@@ -19,7 +19,8 @@ def peak(folder: Path, rows: int, kind: str) -> float:
     corpus = make_corpus(folder / f"{rows}.jsonl", rows)
     output = folder / f"out.{kind}"
     code = "import resource, sys; from sentcore.cli import main; s = main(); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(s)"
-    argv = ["encode", "--input", str(corpus), "-o", str(output), "-m", str(folder / "model"), "--id", "id", "--quiet"]
+    argv = ["encode", "--input", str(corpus), "-o", str(output), "-m", str(folder / "model"), "--quiet"]
+    argv += [] if kind == "npy" else ["--id", "id"]  # npy holds rows alone
     done = subprocess.run(
         [sys.executable, "-c", code, *argv], check=True, capture_output=True, text=True, env=dict(os.environ)
     )

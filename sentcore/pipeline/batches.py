@@ -14,7 +14,7 @@ from sentcore.inputs.packing import pack_batch
 from sentcore.inputs.planning import plan_batches
 from sentcore.inputs.texts import check_texts
 from sentcore.packed import PackedBatch, TokenizedTexts
-from sentcore.pipeline.memory import TokenBudget, free_cached, is_out_of_memory
+from sentcore.pipeline.memory import FREED, TokenBudget, free_cached, is_out_of_memory
 
 Result = TypeVar("Result")
 
@@ -90,6 +90,7 @@ def run_batches(
                 left = order[first:]
                 break
             yield indices, batch, result
+            FREED.computed(batch.num_tokens, device)
             if budget.fitted():
                 left = order[last:]
                 break

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
+
 import torch
 
 # What torch's allocators, and C++ beneath it, say where they raise a plain RuntimeError.
@@ -11,6 +14,9 @@ _SAID = (
     "std::bad_alloc",
 )
 RESTORE_AFTER = 32  # batches without a failure until the budget is doubled again
+TRIM_AFTER = (
+    2**19
+)  # tokens computed on a CPU until the C library is asked for what it holds; one asking takes some 5 ms
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -55,3 +61,35 @@ def free_cached(device: torch.device) -> None:
     """Hands a GPU's cached blocks back, so that smaller ones can be made of them."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def _c_library_trim() -> Callable[[int], int] | None:
+    """glibc's `malloc_trim`; None under another C library."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
+class FreedMemory:
+    """Hands the pages that the C library holds of freed tensors back to the system, now and then.
+
+    torch asks glibc for aligned blocks, each of a size of its own in a ragged corpus; the holes they leave between what
+    lives on are not used again, and a process grows by some 200 bytes a text until it is asked to let them go.
+    """
+
+    def __init__(self, trim: Callable[[int], int] | None) -> None:
+        self._trim = trim
+        self._tokens = 0  # of all threads; a lost count delays an asking and does no harm
+
+    def computed(self, tokens: int, device: torch.device) -> None:
+        """So many tokens more were computed there, and what they took is free again."""
+        if self._trim is None or device.type != "cpu":
+            return
+        self._tokens += tokens
+        if self._tokens >= TRIM_AFTER:
+            self._tokens = 0
+            self._trim(0)
+
+
+FREED = FreedMemory(_c_library_trim())  # one a process, as its memory is

@@ -31,7 +31,9 @@ LOWER = ("portable", "avx2", "avx512", "avx512_vnni")
 def used_under(environment: dict[str, str]) -> str:
     """The instruction set that the kernels of a process of this environment use."""
     code = "from sentcore._extension import extension; print(extension().build_info()['cpu_isa'])"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(  # in OPS: in the project's folder its sources, without kernels, would be what is imported
+        [sys.executable, "-c", code], cwd=OPS, env=environment, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 

@@ -1,5 +1,6 @@
 """Out of memory makes batches smaller, loses nothing, and is never taken for another error."""
 
+import platform
 import random
 import warnings
 
@@ -9,8 +10,8 @@ import torch
 
 import sentcore
 from folders import make_bert_folder
-from sentcore.pipeline import TokenBudget
-from sentcore.pipeline.memory import RESTORE_AFTER, is_out_of_memory
+from sentcore.pipeline import TokenBudget, batches, memory
+from sentcore.pipeline.memory import RESTORE_AFTER, TRIM_AFTER, FreedMemory, is_out_of_memory
 
 TEXTS = [f"the cat sat on {'the dog ' * (i % 7)}" for i in range(300)]
 FAILURES = [
@@ -128,6 +129,31 @@ def test_the_budget_comes_back():
     grown = [budget.fitted() for _ in range(6 * RESTORE_AFTER)]
     assert sum(grown) == 5
     assert (budget.now, budget.lowest) == (1000, 50)
+
+
+def test_what_was_freed_goes_back_to_the_system_now_and_then():
+    asked = []
+    freed = FreedMemory(asked.append)
+    cpu = torch.device("cpu")
+    for _ in range(5):
+        freed.computed(TRIM_AFTER // 2, cpu)
+    assert asked == [0, 0]
+    freed.computed(TRIM_AFTER, torch.device("cuda"))  # a GPU's memory is not the C library's
+    assert asked == [0, 0]
+    FreedMemory(None).computed(TRIM_AFTER, cpu)  # another C library: nothing to ask
+
+
+def test_every_batch_counts(encoder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(batches, "FREED", FreedMemory(asked.append))
+    monkeypatch.setattr(memory, "TRIM_AFTER", 1000)
+    encoder.encode(TEXTS, batch_tokens=512)
+    assert len(asked) > 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no malloc_trim")
+def test_glibc_can_be_asked():
+    assert memory._c_library_trim()(0) in (0, 1)
 
 
 def test_cross_encoders_too(tmp_path):
