@@ -143,7 +143,7 @@ def pickled(folder: Path, rng: Random) -> str:
         name = rng.choice(sorted(held))
     except Exception:
         return "no torch file any more"
-    tensor = held[name]
+    tensor = held[name] if isinstance(held, dict) else None
     if not isinstance(tensor, torch.Tensor):  # an earlier mutation's work
         return "no tensor any more"
     choices = {

@@ -57,6 +57,14 @@ weight_map metadata type path idx name
 NAMES = _NAMES.split()
 
 
+def _copied(tree: Any) -> Any:
+    """A copy; of a tree too deep for one, another deep tree."""
+    try:
+        return copy.deepcopy(tree)
+    except RecursionError:
+        return nested(DEEP)
+
+
 def places(tree: Any) -> list[tuple[Any, Any]]:
     """(container, key) of every value in the tree."""
     found, level = [], [tree]
@@ -74,7 +82,7 @@ def odd(rng: Random, tree: Any = None) -> Any:
     everywhere = places(tree)
     if everywhere and rng.random() < 0.15:
         container, key = rng.choice(everywhere)
-        return copy.deepcopy(container[key])
+        return _copied(container[key])
     return copy.deepcopy(rng.choice(ODD))
 
 
@@ -98,7 +106,7 @@ def disturb(tree: Any, rng: Random) -> str:
         container[new] = container.pop(key)
         return f"{key!r:.80} is now {new!r:.80}"
     if how < 0.6 and isinstance(container, list):
-        container.append(copy.deepcopy(container[key]))
+        container.append(_copied(container[key]))
         return f"{key!r} once more"
     container[key] = odd(rng, tree)
     return f"{key!r:.80} = {container[key]!r:.80}"
