@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <type_traits>
 
 #include "common/float_bits.h"
@@ -35,12 +36,45 @@ SENTCORE_HD void narrow(float value, Float16& target) { target.bits = float16_bi
 
 // ---- threads ----
 
-inline std::int64_t num_threads() { return torch::stable::get_num_threads(); }
+// Whether this thread was given work to do by itself, by alone() below.
+inline bool& is_alone() {
+  static thread_local bool alone = false;
+  return alone;
+}
+
+inline std::int64_t num_threads() { return is_alone() ? 1 : torch::stable::get_num_threads(); }
 
 // run(begin, end) over [0, count) on torch's own threads, at least `grain` items at a time.
 template <typename Run>
 void parallel_for(std::int64_t count, std::int64_t grain, const Run& run) {
-  if (count > 0) torch::stable::parallel_for(0, count, grain, run);
+  if (count <= 0) return;
+  if (is_alone()) return run(std::int64_t{0}, count);
+  torch::stable::parallel_for(0, count, grain, run);
 }
+
+// run() with all of its kernels in this thread.
+template <typename Run>
+void alone(const Run& run) {
+  struct Restored {
+    bool before = is_alone();
+    ~Restored() { is_alone() = before; }
+  } const restored;
+  is_alone() = true;
+  run();
+}
+
+// Memory of one thread, from the beginning of a cache line on.
+class ThreadMemory {
+ public:
+  explicit ThreadMemory(std::int64_t bytes) : bytes_(new unsigned char[static_cast<std::size_t>(bytes) + kLine]) {}
+  void* get() const {
+    const auto address = reinterpret_cast<std::uintptr_t>(bytes_.get());
+    return bytes_.get() + (kLine - address % kLine) % kLine;
+  }
+
+ private:
+  static constexpr std::size_t kLine = 64;
+  std::unique_ptr<unsigned char[]> bytes_;
+};
 
 }  // namespace sentcore::cpu

@@ -39,28 +39,13 @@ SENTCORE_INLINE void store_narrow(cpu::Float16* p, Vec<float> v) {
   __builtin_memcpy(p, &halves, sizeof(halves));
 }
 
-// One instruction, where GCC makes five of a conversion of vectors.
-SENTCORE_INLINE Vec<float> load_whole(const cpu::BFloat16* p) {
-#if SENTCORE_VECTOR_BYTES == 64
-  return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
-#elif SENTCORE_VECTOR_BYTES == 32
-  return (Vec<float>)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
-#else
-  return load_wide(p);
-#endif
-}
-template <typename T>
-SENTCORE_INLINE Vec<cpu::Wide<T>> load_whole(const T* p) {
-  return load_wide(p);
-}
-
 // ---- pieces of a row ----
 
 // `count` elements, at most a vector's; the other lanes are zero, or not written.
 template <typename T>
 SENTCORE_INLINE Vec<cpu::Wide<T>> load_at(const T* p, std::int64_t count) {
   constexpr int L = kLanes<cpu::Wide<T>>;
-  if (count >= L) return load_whole(p);
+  if (count >= L) return load_wide(p);
   T some[L] = {};
   __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(T));
   return load_wide(some);
@@ -87,7 +72,7 @@ template <typename T>
 SENTCORE_INLINE Vec<cpu::Wide<T>> rounded(Vec<cpu::Wide<T>> v) {
   T some[kLanes<cpu::Wide<T>>];
   store_narrow(some, v);
-  return load_whole(some);
+  return load_wide(some);
 }
 
 // step(first, count, slot) over a row of `width` elements: whole vectors, four at a time in slots of their own, so that

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from operator import is_
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from sentcore.layers.int8 import Int8Linear
 from sentcore.ops.encoder_layers import TENSORS_OF_LAYER, encoder_layers
 from sentcore.ops.inference_linear import engine, usable
-from sentcore.ops.writes import written_states
+from sentcore.ops.writes import WrittenStates
 from sentcore.packed import PackedBatch
 
 
@@ -67,11 +68,9 @@ class _Gathered:
         # In the modules' own dicts, and by what loops in C: looking at all of them stands beside one short sentence.
         self._dicts = [held for m in modules for held in (m._modules, m._parameters, m._buffers)]
         self._sizes = list(map(len, self._dicts))
-        self._places = [(held, name) for held in self._dicts for name in held]
-        self._held = [held[name] for held, name in self._places]
+        self._held = self._values()
         self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
-        self._tensors = [held for held in self._held if isinstance(held, torch.Tensor)]
-        self._state = written_states(self._tensors)
+        self._written = WrittenStates([held for held in self._held if isinstance(held, torch.Tensor)])
         self._hooked = any(self._hooks)
         self.weights = self._gather(layers, order) if all(map(_is_plain, layers)) and not self._hooked else None
 
@@ -79,10 +78,13 @@ class _Gathered:
         """Whether no module, tensor, value or hook has changed since."""
         return (
             list(map(len, self._dicts)) == self._sizes
-            and all(map(is_, [held.get(name) for held, name in self._places], self._held))
+            and all(map(is_, self._values(), self._held))
             and any(self._hooks) == self._hooked
-            and written_states(self._tensors) == self._state
+            and self._written.are_current()
         )
+
+    def _values(self) -> list[object]:
+        return list(chain.from_iterable(map(dict.values, self._dicts)))
 
     def _gather(self, layers: nn.ModuleList, order: list[int]) -> list[torch.Tensor]:
         attention, feed_forward = layers[0].attention, layers[0].feed_forward

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 _steps = 0
+_version = attrgetter("_version")
 
 
 def written_state(tensor: torch.Tensor) -> tuple[int, int, int]:
@@ -17,10 +20,21 @@ def written_state(tensor: torch.Tensor) -> tuple[int, int, int]:
     return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version, _steps
 
 
-def written_states(tensors: list[torch.Tensor]) -> tuple[int, list[int], list[int]]:
-    """`written_state` of many at once."""
-    versions = [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
-    return _steps, [tensor.data_ptr() for tensor in tensors], versions
+class WrittenStates:
+    """`written_state` of many tensors at once, looked at by what loops in C: it stands beside one short sentence."""
+
+    def __init__(self, tensors: list[torch.Tensor]) -> None:
+        self._tensors = tensors
+        self._counting = [tensor for tensor in tensors if not tensor.is_inference()]  # the others have no version
+        self._before = self._now()
+
+    def are_current(self) -> bool:
+        """Whether no tensor was written to since."""
+        return self._now() == self._before
+
+    def _now(self) -> tuple[int, list[int], list[int]]:
+        addresses = list(map(torch.Tensor.data_ptr, self._tensors))
+        return _steps, addresses, list(map(_version, self._counting))
 
 
 @torch.compiler.disable

@@ -48,9 +48,9 @@ class Call:
 
     def warn(self) -> None:
         """Says once what there is to say."""
-        self.notes.warn(
-            self._encoder.max_seq_length, str(self._encoder.dtype).removeprefix("torch."), self._budget.asked
-        )
+        if self.notes.are_any():
+            dtype = str(self._encoder.dtype).removeprefix("torch.")
+            self.notes.warn(self._encoder.max_seq_length, dtype, self._budget.asked)
 
     def _tokenize(self, texts: list[str]) -> TokenizedTexts | ChunkedTexts:
         options, encoder = self._options, self._encoder

@@ -62,6 +62,10 @@ class Notes:
         moved = [Places(p.count, [first + place for place in p.first]) for p in (self.retried, self.non_finite)]
         return Notes(self.texts, self.tokens, self.cut, *moved, self.lowest)
 
+    def are_any(self) -> bool:
+        """Whether there is anything to say."""
+        return bool(self.cut or self.retried.count or self.non_finite.count or self.lowest is not None)
+
     def warn(self, max_length: int, dtype: str, asked: int) -> None:
         """One warning each, of what there is.
 

@@ -48,6 +48,13 @@ def at_once(encoder: Encoder, given: PackedBatch) -> torch.Tensor | None:
     return encoder._all_layers(encoder, encoder.embeddings(given), given)
 
 
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("hidden_act", ["gelu", "gelu_tanh", "relu"])
 @pytest.mark.parametrize("lengths", [(3, 1, 17, 40, 2), (1,), (), (0, 2, 0)], ids=str)
@@ -59,6 +66,30 @@ def test_the_same_bits_as_one_by_one(kind, hidden_act, lengths):
     assert found is not None
     assert torch.equal(found, one_by_one(encoder, given))
     assert torch.equal(encoder(given), found)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [1 + 7 * i % 40 for i in range(40)],  # each thread takes several parts, of several sentences
+        [0, 0, *[64] * 12, 0, 9, 0],
+        [1] * 600,
+        [64] * 3,  # too few for parts that threads would end together
+        [0] * 50 + [3],
+    ],
+    ids=["ragged", "empty ones", "single tokens", "unbalanced", "nearly all empty"],
+)
+def test_the_same_bits_whatever_the_threads_share_out(kind, count, lengths, threads):
+    encoder = make()
+    encoder = encoder.to_int8() if kind == "int8" else encoder.to(getattr(torch, kind))
+    given = batch(lengths)
+    threads(1)
+    expected = one_by_one(encoder, given)
+    threads(count)
+    for _ in range(5):
+        assert torch.equal(at_once(encoder, given), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

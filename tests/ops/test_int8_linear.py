@@ -70,6 +70,20 @@ def test_rows_are_rounded_as_the_definition_says():
     assert torch.equal((out / rows.scale[:, None]).round().to(torch.int8), rows.rounded)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("depth", [64, 100, 384])
+def test_what_is_kept_apart_wherever_the_two_largest_stand(dtype, depth):
+    # One row for each distance of the second largest element: it may share a lane of any vector with the largest.
+    rows = torch.full((depth - 1, depth), 0.25, dtype=dtype)
+    rows[:, 3] = 8.0
+    places = torch.tensor([place for place in range(depth) if place != 3])
+    for second, apart in ((8.0, False), (-8.0, False), (3.0, False), (2.5, True), (0.25, True)):
+        x = rows.scatter(1, places[:, None], second)
+        assert bool((quantize_rows(x.float()).apart != 0).all()) == apart
+        weight = ops.quantize_weight(torch.eye(depth))
+        torch.testing.assert_close(ops.int8_linear(x, weight), ops.reference.int8_linear(x, weight), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("room", [ops, ops.reference], ids=["op", "reference"])
 def test_one_huge_element_does_not_drown_the_others(room):
     x, weight = draw(50, 384), draw(64, 384, seed=1)

@@ -166,7 +166,13 @@ SENTCORE_INLINE void multiply_columns(const typename P::Factor* a, const Panel<P
       for (int j = 0; j < C; ++j) store_narrow(out + r * panel.out_stride + j * L, sums[r][j]);
     }
   } else {
-    finish_tile<T, R, C>(sums, panel.activation, panel.columns - column, out, panel.out_stride);
+    Vec<float> values[R][C];  // a copy: sums whose address is taken would lie in memory from the beginning
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int j = 0; j < C; ++j) values[r][j] = sums[r][j];
+    }
+    finish_tile<T, R, C>(values, panel.activation, panel.columns - column, out, panel.out_stride);
   }
 }
 

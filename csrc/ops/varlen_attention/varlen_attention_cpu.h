@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 
 #include "common/cpu.h"
 #include "ops/varlen_attention/varlen_attention.h"
@@ -12,20 +11,6 @@ namespace sentcore::attention {
 
 constexpr std::int64_t kSharesOfThread = 4;    // of the work, so that one that finishes early is not idle for long
 constexpr std::int64_t kCostOfTask = 1 << 17;  // multiply-adds; below, another thread costs more than it gains
-
-// Memory of one thread, from the beginning of a cache line on.
-class ThreadMemory {
- public:
-  explicit ThreadMemory(std::int64_t bytes) : bytes_(new unsigned char[static_cast<std::size_t>(bytes) + kLine]) {}
-  void* get() const {
-    const auto address = reinterpret_cast<std::uintptr_t>(bytes_.get());
-    return bytes_.get() + (kLine - address % kLine) % kLine;
-  }
-
- private:
-  static constexpr std::size_t kLine = 64;
-  std::unique_ptr<unsigned char[]> bytes_;
-};
 
 // run(groups, from, step, memory) for shares of the work: the units from, from + step, ... of B * groups, where unit u
 // is the u % groups-th share of the heads of sentence u / groups. `products` is the number of matrix products of a
@@ -43,7 +28,7 @@ void share_out(const VarlenAttention& given, std::int64_t products, std::int64_t
   const std::int64_t cost = products * rows * rows * given.size * given.heads * given.sentences / slots;
   const std::int64_t grain = std::max<std::int64_t>(1, kCostOfTask / std::max<std::int64_t>(1, cost));
   cpu::parallel_for(slots, grain, [&](std::int64_t begin, std::int64_t end) {
-    const ThreadMemory memory(bytes);
+    const cpu::ThreadMemory memory(bytes);
     for (std::int64_t slot = begin; slot < end; ++slot) run(groups, slot, slots, memory.get());
   });
 }

@@ -37,7 +37,7 @@ void varlen_attention_backward_cpu(const VarlenAttentionBackward& args) {
   // The bias' gradient is a sum over sentences. A thread that owns a head adds them in their order, whatever the number
   // of threads.
   cpu::parallel_for(args.given.heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    const attention::ThreadMemory memory(bytes);
+    const cpu::ThreadMemory memory(bytes);
     for (std::int64_t head = begin; head < end; ++head) run_head(args, head, memory.get());
   });
 }

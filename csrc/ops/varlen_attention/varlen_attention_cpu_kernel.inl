@@ -6,6 +6,7 @@
 
 // clang-format off: in this order
 #include "common/simd.inl"
+#include "common/rows.inl"
 #include "common/product.inl"
 #include "ops/varlen_attention/varlen_attention_cpu_options.inl"
 #include "ops/varlen_attention/varlen_attention_cpu_dropout.inl"
@@ -237,8 +238,8 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
   T* out = static_cast<T*>(args.out) + (s.first_q * given.heads + head) * size;
   for (std::int64_t i = 0; i < s.length_q; ++i) {
     const A inverse = b.totals[i] != 0 ? A(1) / b.totals[i] : A(0);  // NaN of NaN
-    for (std::int64_t d = 0; d < size; ++d) {
-      cpu::narrow(b.sums[i * width + d] * inverse, out[i * given.heads * size + d]);
+    for (std::int64_t d = 0; d < size; d += L) {
+      store_at(out + i * given.heads * size + d, load(b.sums + i * width + d) * inverse, size - d);
     }
     if (args.lse != nullptr) {
       A* lse = reinterpret_cast<A*>(args.lse) + (s.first_q + i) * given.heads + head;
