@@ -11,6 +11,7 @@
 #include "ops/varlen_attention/varlen_attention_cpu_options.inl"
 #include "ops/varlen_attention/varlen_attention_cpu_dropout.inl"
 #include "ops/varlen_attention/varlen_attention_cpu_softmax.inl"
+#include "ops/varlen_attention/varlen_attention_cpu_short.inl"
 // clang-format on
 
 namespace sentcore {
@@ -179,9 +180,62 @@ SENTCORE_INLINE void prefetch_next_head(const VarlenAttention& given, const Sent
 
 // ---- a head of a sentence ----
 
+// Rows [row, row + rows) of q, and again the first of them up to a tile's, as Units [rows_of_tile(rows), units].
+template <typename P, typename T>
+SENTCORE_INLINE void copy_queries(const T* q, std::int64_t q_stride, std::int64_t row, std::int64_t rows,
+                                  std::int64_t units, typename P::Unit* queries) {
+  constexpr std::int64_t L = kLanes<typename P::Unit>;
+  for (std::int64_t r = 0; r < rows_of_tile(rows); ++r) {
+    const T* source = q + (row + (r < rows ? r : 0)) * q_stride;
+    typename P::Unit* target = queries + r * units;
+    std::int64_t d = 0;
+    for (; d + L <= units; d += L) store(target + d, load_units<P>(source + d * P::kDepth));
+    for (; d < units; ++d) target[d] = load_unit<P>(source + d * P::kDepth);
+  }
+}
+
+template <typename T, typename P>
+inline void attend_short(const VarlenAttentionForward& args, const Sentence& s, std::int64_t head,
+                         const Buffers<P>& b) {
+  typedef typename P::Sum A;
+  constexpr std::int64_t L = kLanes<A>;
+  const VarlenAttention& given = args.given;
+  const std::int64_t size = given.size, units = size / P::kDepth, width = padded_size<A>(given);
+  const T* q = static_cast<const T*>(given.q) + s.first_q * given.q_stride + head * size;
+  const T* k = static_cast<const T*>(given.k) + s.first_k * given.kv_stride + head * size;
+  const T* v = static_cast<const T*>(given.v) + s.first_k * given.kv_stride + head * size;
+  const std::int64_t columns = (s.length_k + L - 1) / L * L, stride = key_stride<A>(columns);
+  pack_keys<P>(k, given.kv_stride, s.length_k, columns, size, b.keys, stride);
+  pack_values<P>(v, given.kv_stride, s.length_k, size, width, b.values);
+  const ShortHead<P> shared = {
+      b.keys, b.values, s.length_k, columns, units, stride, width, size, static_cast<A>(given.exact_scale)};
+  const std::int64_t out_stride = given.heads * size;
+  T* out = static_cast<T*>(args.out) + s.first_q * out_stride + head * size;
+  for (std::int64_t row = 0; row < s.length_q; row += kRows) {
+    const std::int64_t rows = s.length_q - row < kRows ? s.length_q - row : kRows;
+    if (head + 1 < given.heads) prefetch_next_head(given, s, q, k, v, row);
+    copy_queries<P>(q, given.q_stride, row, rows, units, b.queries);
+    T* const target = out + row * out_stride;
+    A *const maxima = b.maxima + row, *const totals = b.totals + row;
+    if (rows <= kRows / 3) {
+      run_short_tile<P, T, kRows / 3>(shared, b.queries, units, rows, b.probabilities, maxima, totals, target,
+                                      out_stride);
+    } else if (rows <= kRows / 3 * 2) {
+      run_short_tile<P, T, kRows / 3 * 2>(shared, b.queries, units, rows, b.probabilities, maxima, totals, target,
+                                          out_stride);
+    } else {
+      run_short_tile<P, T, kRows>(shared, b.queries, units, rows, b.probabilities, maxima, totals, target, out_stride);
+    }
+  }
+  if (args.lse == nullptr) return;
+  A* lse = reinterpret_cast<A*>(args.lse) + s.first_q * given.heads + head;
+  for (std::int64_t i = 0; i < s.length_q; ++i) {
+    lse[i * given.heads] = b.maxima[i] * shared.factor + static_cast<A>(__builtin_log(b.totals[i]));
+  }
+}
+
 template <typename T, typename P>
 inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::int64_t head, const Buffers<P>& b) {
-  typedef typename P::Unit Unit;
   typedef typename P::Sum A;
   constexpr std::int64_t L = kLanes<A>;
   const VarlenAttention& given = args.given;
@@ -210,13 +264,7 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
         if (top.begin >= first + count || bottom.end <= first) continue;
       }
       if (first == 0 && head + 1 < given.heads) prefetch_next_head(given, s, q, k, v, row);
-      for (std::int64_t r = 0; r < rows_of_tile(rows); ++r) {
-        const T* source = q + (row + (r < rows ? r : 0)) * given.q_stride;
-        Unit* target = b.queries + r * units;
-        std::int64_t d = 0;
-        for (; d + L <= units; d += L) store(target + d, load_units<P>(source + d * P::kDepth));
-        for (; d < units; ++d) target[d] = load_unit<P>(source + d * P::kDepth);
-      }
+      copy_queries<P>(q, given.q_stride, row, rows, units, b.queries);
       multiply<P, false>(rows, b.queries, units, b.keys, stride, units, columns, b.scores, stride);
       for (std::int64_t r = 0; r < rows; ++r) {
         A* scores = b.scores + r * stride;
@@ -259,7 +307,10 @@ inline void run_units(const VarlenAttentionForward& args, std::int64_t groups, s
     const std::int64_t index = unit / groups, share = unit % groups;
     const Sentence s = sentence_of(given, index);
     const std::int64_t last = (share + 1) * given.heads / groups;
-    for (std::int64_t head = share * given.heads / groups; head < last; ++head) attend<T>(args, s, head, buffers);
+    const bool is_short = s.length_k > 0 && s.length_k <= kShort<P> && !has_options(given) && given.seed == nullptr;
+    for (std::int64_t head = share * given.heads / groups; head < last; ++head) {
+      is_short ? attend_short<T>(args, s, head, buffers) : attend<T>(args, s, head, buffers);
+    }
   }
 }
 

@@ -26,7 +26,13 @@ SENTCORE_INLINE void narrow_row(const float* values, std::int64_t columns, std::
     __builtin_memcpy(pairs + j / 2, &narrow, sizeof(narrow));
   }
 }
+SENTCORE_INLINE void store_probabilities(Vec<float> p, std::int32_t* pairs) {
+  const __m256bh narrow = _mm512_cvtneps_pbh((__m512)p);
+  __builtin_memcpy(pairs, &narrow, sizeof(narrow));
+}
 #endif
+SENTCORE_INLINE void store_probabilities(Vec<float> p, float* target) { store(target, p); }
+SENTCORE_INLINE void store_probabilities(Vec<double> p, double* target) { store(target, p); }
 
 // exp((score - reached) * factor)
 template <typename P, typename A>
