@@ -13,6 +13,7 @@ import sentcore
 
 SENTCORE = {"sentcore float32": "float32", "sentcore bfloat16": "bfloat16", "sentcore int8": "int8"}
 REFERENCE = "sentence-transformers float32"
+PAUSE = 0.1  # seconds between calls: a runtime's threads spin for a while after its last one, not into the next one's time
 
 
 def graphs(folder: Path, work: Path, num_heads: int, hidden_size: int) -> dict[str, list[Path]]:
@@ -91,6 +92,7 @@ def alternated(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str,
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(PAUSE)
             found[name].append(seconds_of(call))
     return found
 

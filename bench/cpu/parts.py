@@ -49,7 +49,7 @@ def latency(found: dict[str, peers.Encode], tokenizer, rounds: int) -> dict[str,
         times: dict[str, list[float]] = {name: [] for name in found}
         for _ in range(rounds):
             for name, encode in found.items():
-                time.sleep(0.1)  # each runtime's threads spin for a while after its last call: not into the next one's
+                time.sleep(methods.PAUSE)
                 measured = [methods.seconds_of(lambda e=encode, t=text: e([t])) for _ in range(15)]
                 times[name] += measured[5:]
         for name, measured in times.items():

@@ -2,7 +2,7 @@
 
     python bench/cpu/report.py bench/results/MACHINE/cpu.json
 
-writes docs/images/cpu-*.svg and puts the table between the two marks of docs/benchmarks.md.
+writes docs/images/MACHINE-*.svg and puts the table between MACHINE's two marks in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE, IMAGES = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "images"
-BEGIN, END = "<!-- from cpu.json: begin -->", "<!-- from cpu.json: end -->"
 ST = "sentence-transformers float32"
 COLORS = {"sentcore": "#1b6ca8", "ONNX Runtime": "#c0803a", "OpenVINO": "#7a9a4a", "sentence-transformers": "#8a8a8a"}
 
@@ -92,7 +91,7 @@ def _latency(rows: dict) -> list[str]:
     return lines
 
 
-def pictures(report: dict) -> None:
+def pictures(machine: str, report: dict) -> None:
     """Throughput by method and dtype; latency by length."""
     import matplotlib
 
@@ -110,7 +109,7 @@ def pictures(report: dict) -> None:
         axis.bar_label(bars, fmt=" %.0f")
         axis.set(title=title, xlabel="sentences per second", xlim=(0, max(values) * 1.12))
         axis.tick_params(left=False)
-    figure.savefig(IMAGES / "cpu-throughput.svg", metadata={"Date": None})
+    figure.savefig(IMAGES / f"{machine}-throughput.svg", metadata={"Date": None})
     figure, axis = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
     for name, row in report["latency"].items():
         style = {"float32": "-", "bfloat16": "--", "int8": ":"}[name.split()[-1]]
@@ -123,22 +122,24 @@ def pictures(report: dict) -> None:
     axis.minorticks_off()
     axis.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(IMAGES / "cpu-latency.svg", metadata={"Date": None})
+    figure.savefig(IMAGES / f"{machine}-latency.svg", metadata={"Date": None})
 
 
 def _color(name: str) -> str:
     return next(color for start, color in COLORS.items() if name.startswith(start))
 
 
-def put(report: dict) -> None:
-    """The table into docs/benchmarks.md, between its marks."""
+def put(machine: str, report: dict) -> None:
+    """The table into docs/benchmarks.md, between the machine's marks."""
+    begin, end = (f"<!-- from {machine}/cpu.json: {which} -->" for which in ("begin", "end"))
     page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(report)}\n\n{END}{after}", encoding="utf-8")
+    before, rest = page.split(begin)
+    after = rest.split(end)[1]
+    PAGE.write_text(f"{before}{begin}\n\n{table(report)}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    found = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    put(found)
-    pictures(found)
+    path = Path(sys.argv[1])
+    found = json.loads(path.read_text(encoding="utf-8"))
+    put(path.parent.name, found)
+    pictures(path.parent.name, found)
