@@ -151,7 +151,7 @@ class CrossEncoder(nn.Module):
 
         Args:
             sentences: a pair of texts, or a sequence of pairs.
-            batch_tokens: tokens computed at once, which bounds memory; None for the device's default.
+            batch_tokens: tokens computed at once, which bounds memory; None for a default by device and model.
             show_progress_bar: None shows one for long work on a terminal.
             activation_fn: of this call, on [B, num_labels] float32; None for the model's.
             apply_softmax: with several labels, softmax over them behind the activation.
@@ -233,7 +233,7 @@ class CrossEncoder(nn.Module):
             raise ArgumentTypeError(
                 f"activation_fn is {activation_fn!r} of type {type(activation_fn).__name__}; accepted: a function of a tensor"
             )
-        budget = TokenBudget(check_batch_tokens(batch_tokens, self.device))
+        budget = TokenBudget(check_batch_tokens(batch_tokens, self.device, self.model.encoder.config))
         if not pairs:
             return torch.empty(0)
         logits = torch.empty((len(pairs), self.num_labels))

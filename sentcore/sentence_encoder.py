@@ -166,7 +166,7 @@ class SentenceEncoder(nn.Module):
             sentences: a text or a sequence of texts.
             prompt_name: a name in `prompts`; its text is put before every sentence.
             prompt: the text itself, instead of prompt_name.
-            batch_tokens: tokens computed at once, which bounds memory; None for the device's default.
+            batch_tokens: tokens computed at once, which bounds memory; None for a default by device and model.
             show_progress_bar: None shows one for long work on a terminal.
             output_value: "sentence_embedding", "token_embeddings", "sparse", "colbert", a list of these, computed in one pass, or
                 None for a dict of everything dense per sentence. The options below concern sentence embeddings.
@@ -199,7 +199,7 @@ class SentenceEncoder(nn.Module):
         if device is not None:
             pick_dtype(self.dtype, pick_device(device))  # int8 and float16 do not run everywhere
             self.to(device)
-        budget = check_batch_tokens(batch_tokens, self.device)
+        budget = check_batch_tokens(batch_tokens, self.device, self.model.encoder.config)
         with (
             as_workers(devices, options.wanted, self.start_workers) as workers,
             progress_bar(len(texts), show_progress_bar) as bar,
@@ -261,7 +261,7 @@ class SentenceEncoder(nn.Module):
         A list's features depend on no other list, so lists of fixed size can be made again one by one with the same bits.
         """
         options = EncodeOptions.check_rows(self, **options)
-        budget = check_batch_tokens(batch_tokens, self.device)
+        budget = check_batch_tokens(batch_tokens, self.device, self.model.encoder.config)
         with (
             as_workers(devices, options.wanted, self.start_workers) as workers,
             progress_bar(None, show_progress_bar) as bar,

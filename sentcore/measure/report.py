@@ -78,7 +78,7 @@ class Report:
         }
 
     def lines(self) -> Iterator[str]:
-        """For people, at most 80 columns where names are no longer."""
+        """For people, at most 80 columns where names are no longer and speeds below ten thousand."""
         about, machine = self.about, self.about["machine"]
         cut = f"; cut at {about['max_length']} tokens: {about['texts_cut']}" if about["texts_cut"] else ""
         yield f"{about['model']} on {about['device']}: {about['texts']} texts, {about['tokens']:,} tokens{cut}"

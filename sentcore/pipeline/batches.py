@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from sentcore.config import EncoderConfig
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 from sentcore.inputs.packing import pack_batch
 from sentcore.inputs.planning import plan_batches
@@ -19,22 +20,30 @@ from sentcore.pipeline.memory import FREED, TokenBudget, free_cached, is_out_of_
 Result = TypeVar("Result")
 
 WINDOW = 32_768  # texts tokenized at once; what is held of a corpus beside its results
-BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
+CPU_BATCH_TOKENS = (4096, 16_384)  # fewest and most; between them what computes CPU_BATCH_WORK
+CPU_BATCH_WORK = 2**37  # multiply-adds of the linear layers: half a second to a few, so that progress is seen
 
 
-def default_batch_tokens(device: torch.device) -> int:
-    """Tokens in a batch: on a CPU what stays near its caches, elsewhere what fills the machine."""
-    return BATCH_TOKENS.get(device.type, 16_384)
+def default_batch_tokens(device: torch.device, config: EncoderConfig) -> int:
+    """Tokens in a batch: on a CPU more for small models, where threads would often wait for each other; elsewhere what fills
+    the machine."""
+    if device.type == "cpu":
+        of_token = (
+            config.hidden_size * (4 * config.hidden_size + 2 * config.intermediate_size) * config.num_hidden_layers
+        )
+        fewest, most = CPU_BATCH_TOKENS
+        return min(most, max(fewest, CPU_BATCH_WORK // max(1, of_token)))
+    return 32_768 if device.type == "cuda" else 16_384
 
 
-def check_batch_tokens(batch_tokens: int | None, device: torch.device) -> int:
+def check_batch_tokens(batch_tokens: int | None, device: torch.device, config: EncoderConfig) -> int:
     """The token budget of one batch, or an error that says what is accepted."""
     if batch_tokens is None:
-        return default_batch_tokens(device)
+        return default_batch_tokens(device, config)
     if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int):
         raise ArgumentTypeError(
             f"batch_tokens is {batch_tokens!r} of type {type(batch_tokens).__name__}; accepted: an integer, or None for "
-            f"the default of {default_batch_tokens(device)}"
+            f"the default of {default_batch_tokens(device, config)}"
         )
     if batch_tokens < 1:
         raise ArgumentValueError(f"batch_tokens is {batch_tokens}; accepted: at least 1, the tokens computed at once")

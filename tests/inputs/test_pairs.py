@@ -53,7 +53,7 @@ def test_texts_of_every_kind_beside_each_other(both, texts):
 
 
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=4), st.integers(4, 21))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_truncation_of_the_longer_text_first(both, pairs, limit):
     assert_same(*both, pairs, limit)
 
