@@ -50,7 +50,7 @@ def main() -> int:
     model = sentcore.SentenceEncoder("minilm", device="cpu")
     texts = read(options.texts, options.num_texts)
     tokens = model.tokenizer(texts)
-    order, starts = plan_batches(tokens.lengths, default_batch_tokens(model.device))
+    order, starts = plan_batches(tokens.lengths, default_batch_tokens(model.device, model.model.encoder.config))
     batches = [pack_batch(tokens, order[a:b], device="cpu") for a, b in pairwise(starts)]
 
     def compute() -> float:
