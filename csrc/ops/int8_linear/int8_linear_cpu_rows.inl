@@ -150,7 +150,7 @@ struct RowSize {
 
 // Of a row of numbers, by its two largest sizes.
 template <typename T>
-__attribute__((noinline)) RowSize size_of_rest(const T* x, std::int64_t depth) {
+__attribute__((noinline)) RowSize size_by_two_largest(const T* x, std::int64_t depth) {
   constexpr int L = kLanes<float>;
   Vec<float> top = {}, next = {};  // of each lane
   std::int64_t k = 0;
@@ -198,7 +198,7 @@ SENTCORE_INLINE RowSize size_of_row(const T* x, std::int64_t depth) {
   // Nearly always another lane holds an element of that size too, and no second largest has to be looked for.
   const float size = Bits<T>::size(largest);
   if (two_lanes_from(top, Bits<T>::of(size / kInt8Apart) + 1)) return {size, false};
-  return size_of_rest(x, depth);
+  return size_by_two_largest(x, depth);
 }
 
 // ---- a row ----
