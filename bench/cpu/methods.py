@@ -13,9 +13,8 @@ import sentcore
 
 SENTCORE = {"sentcore float32": "float32", "sentcore bfloat16": "bfloat16", "sentcore int8": "int8"}
 REFERENCE = "sentence-transformers float32"
-PAUSE = (
-    0.1  # seconds between calls: a runtime's threads spin for a while after its last one, not into the next one's time
-)
+# Seconds between calls: a runtime's threads spin for a while after its last one, and not into the next one's time.
+PAUSE = 0.1
 
 
 def graphs(folder: Path, work: Path, num_heads: int, hidden_size: int) -> dict[str, list[Path]]:

@@ -1,5 +1,5 @@
-// encoder_layers on a CPU: a thread takes some sentences through all layers, so that what stands between two kernels is
-// still near when it is read, and no thread waits for another before the end.
+// encoder_layers on a CPU: a thread takes some sentences through all layers, so that no thread waits for another before
+// the end, and what stands between two kernels takes the memory of these sentences alone.
 
 #include <algorithm>
 #include <atomic>
@@ -16,8 +16,8 @@
 namespace sentcore {
 namespace {
 
-constexpr std::int64_t kFewestTokens = 64;  // of a part; below, reading the weights takes longer than their products
-constexpr std::int64_t kMostTokens = 256;   // of a part of several sentences, whose rows stay in L2
+constexpr std::int64_t kFewestTokens = 64;  // that a part is filled to where sentences allow: each reads all weights
+constexpr std::int64_t kMostTokens = 256;   // of a part of several sentences
 constexpr double kImbalance = 1.08;         // the most that the busiest thread may have beyond its share
 
 // Some consecutive sentences.
@@ -25,7 +25,7 @@ struct Part {
   std::int64_t first, last;  // sentences
   std::int64_t begin, end;   // tokens
   std::int64_t max_seqlen;
-  double cost;
+  double cost;  // multiply-adds of a layer
 };
 
 std::int64_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }

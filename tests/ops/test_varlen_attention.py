@@ -122,6 +122,21 @@ def test_nan_comes_out(dtype, name):
     assert {(int(token), int(head)) for token, head, _ in bad} == {(7, 1)}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("length", [1, 4, 30, 50, 80, 300])
+def test_a_row_whose_scores_all_overflow_is_zero(dtype, length):
+    qkv = draw(length + 3, 3, 2, 32).to(dtype)
+    huge = torch.finfo(dtype).max / 4
+    qkv[:length, 0], qkv[:length, 1] = -huge, huge
+    cu_seqlens = offsets([length, 3])
+    with torch.no_grad():
+        ours, plain = (room.varlen_attention(qkv, cu_seqlens, length + 3) for room in (ops, ops.reference))
+    assert (ours[:length] == 0).all() and (plain[:length] == 0).all()
+    assert_as_accurate(
+        ours[length:], plain[length:], ops.reference.varlen_attention(qkv.double(), cu_seqlens, length + 3)[length:]
+    )
+
+
 @pytest.mark.parametrize("name", [*OPTIONS, "dropout"])
 def test_gradcheck(name):
     options = {"dropout_p": 0.3, "seed": SEED} if name == "dropout" else dict(OPTIONS[name])

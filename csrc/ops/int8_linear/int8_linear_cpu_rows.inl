@@ -219,16 +219,15 @@ inline void round_row(const T* x, std::int64_t depth, const Int8Rows& rows, std:
   rows.apart[r] = 0;
   rows.places[r] = 0;
   rows.sums[r] = 0;
-  if (!(row.size > 0)) {  // nothing but zeros, or no numbers
-    __builtin_memset(words, 0, static_cast<std::size_t>(rows.stride) * sizeof(*words));
-    if (!row.alone) return;
-  }
   if (row.alone) {
     std::int64_t place = 0;
     while (!(__builtin_fabsf(cpu::widen(x[place])) > row.size)) ++place;
     rows.apart[r] = cpu::widen(x[place]);
     rows.places[r] = static_cast<std::int32_t>(place);
-    if (!(row.size > 0)) return;
+  }
+  if (!(row.size > 0)) {  // nothing else but zeros, or no numbers
+    __builtin_memset(words, 0, static_cast<std::size_t>(rows.stride) * sizeof(*words));
+    return;
   }
   const Vec<float> inverse = splat(127.0f / row.size);
   IntVector sum = {};

@@ -48,15 +48,17 @@ SENTCORE_INLINE void short_probabilities(const ShortHead<P>& head, const typenam
 #pragma GCC unroll 4
     for (int j = 1; j < C; ++j) top = larger<A>(top, row[j]);
     const A reached = largest_of<A>(top);
+    const bool nothing = reached == -__builtin_inff();  // all scores overflowed: exp(-inf - -inf) would be no number
     Vec<A> sum = {};
 #pragma GCC unroll 4
     for (int j = 0; j < C; ++j) {
-      const Vec<A> p = probability<P, A>(row[j], reached, head.factor);
+      const Vec<A> p = probability<P, A>(row[j], nothing ? A(0) : reached, head.factor);
       sum += p;
       store_probabilities(p, probabilities + r * head.stride + j * L / P::kDepth);
     }
     maxima[r] = reached;
-    totals[r] = sum_of<A>(sum);
+    const A total = sum_of<A>(sum);
+    totals[r] = nothing && total == total ? A(0) : total;  // NaN of NaN
   }
 }
 
@@ -87,7 +89,7 @@ SENTCORE_INLINE void short_outputs(const ShortHead<P>& head, std::int64_t d, con
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
     if (r >= rows) return;
-    const A inverse = A(1) / totals[r];
+    const A inverse = totals[r] != 0 ? A(1) / totals[r] : A(0);
 #pragma GCC unroll 2
     for (int j = 0; j < C; ++j) store_at(out + r * out_stride + d + j * L, sums[r][j] * inverse, head.size - d - j * L);
   }
