@@ -22,6 +22,7 @@ from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline import (
     TokenBudget,
+    at_work,
     check_batch_tokens,
     evaluating,
     note_memory,
@@ -218,6 +219,7 @@ class CrossEncoder(nn.Module):
                 entry["text"] = document
         return sorted(results, key=lambda entry: entry["score"], reverse=True)[:top_k]
 
+    @at_work()
     def _scores(
         self,
         pairs: list[tuple[str, str]],

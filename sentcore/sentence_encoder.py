@@ -35,6 +35,7 @@ from sentcore.pipeline import (
     Progress,
     WorkerPool,
     as_workers,
+    at_work,
     check_batch_tokens,
     check_devices,
     checked_lists,
@@ -141,6 +142,7 @@ class SentenceEncoder(nn.Module):
 
     # ---- encode ---------------------------------------------------------------------------------------------------
 
+    @at_work()
     def encode(
         self,
         sentences: str | Iterable[str],

@@ -15,6 +15,7 @@ from sentcore.inputs.packing import pack_batch
 from sentcore.inputs.planning import plan_batches
 from sentcore.inputs.texts import check_texts
 from sentcore.packed import PackedBatch, TokenizedTexts
+from sentcore.pipeline.ending import pause
 from sentcore.pipeline.memory import FREED, TokenBudget, free_cached, is_out_of_memory
 
 Result = TypeVar("Result")
@@ -84,6 +85,7 @@ def run_batches(
         order = left[order]
         left = order[:0]
         for first, last in pairwise(starts):
+            pause()
             indices = order[first:last]
             try:
                 batch = pack_batch(tokens, indices, device=device, uncounted_id=uncounted_id)

@@ -11,6 +11,7 @@ from sentcore.inputs.chunks import ChunkedTexts, tokenize_chunked
 from sentcore.packed import TokenizedTexts
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.chunks import encode_chunked
+from sentcore.pipeline.ending import at_work
 from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.modes import evaluating
 from sentcore.pipeline.notes import Notes
@@ -52,6 +53,7 @@ class Call:
             dtype = str(self._encoder.dtype).removeprefix("torch.")
             self.notes.warn(self._encoder.max_seq_length, dtype, self._budget.asked)
 
+    @at_work()
     def _tokenize(self, texts: list[str]) -> TokenizedTexts | ChunkedTexts:
         options, encoder = self._options, self._encoder
         if options.prompt:
@@ -60,6 +62,7 @@ class Call:
             return tokenize_chunked(encoder.tokenizer, texts, options.chunking)
         return encoder.tokenizer.encode(texts, max_length=encoder.max_seq_length)
 
+    @at_work()
     def _outputs(self, texts: list[str], tokens: TokenizedTexts | ChunkedTexts) -> WindowOutputs:
         model = self._encoder.model
         with evaluating(self._encoder, model):
