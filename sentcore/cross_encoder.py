@@ -22,7 +22,6 @@ from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline import (
     TokenBudget,
-    at_work,
     check_batch_tokens,
     evaluating,
     note_memory,
@@ -219,7 +218,6 @@ class CrossEncoder(nn.Module):
                 entry["text"] = document
         return sorted(results, key=lambda entry: entry["score"], reverse=True)[:top_k]
 
-    @at_work()
     def _scores(
         self,
         pairs: list[tuple[str, str]],

@@ -35,7 +35,6 @@ from sentcore.pipeline import (
     Progress,
     WorkerPool,
     as_workers,
-    at_work,
     check_batch_tokens,
     check_devices,
     checked_lists,
@@ -142,7 +141,6 @@ class SentenceEncoder(nn.Module):
 
     # ---- encode ---------------------------------------------------------------------------------------------------
 
-    @at_work()
     def encode(
         self,
         sentences: str | Iterable[str],

@@ -4,7 +4,6 @@ import sentcore.pipeline.forks  # noqa: F401  # registers itself
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.batches import check_batch_tokens, checked_lists, run_batches, windows
 from sentcore.pipeline.call import Call
-from sentcore.pipeline.ending import at_work
 from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.modes import evaluating
 from sentcore.pipeline.notes import note_memory
@@ -18,7 +17,6 @@ __all__ = [
     "TokenBudget",
     "WorkerPool",
     "as_workers",
-    "at_work",
     "check_batch_tokens",
     "check_devices",
     "checked_lists",

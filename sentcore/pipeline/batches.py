@@ -15,7 +15,7 @@ from sentcore.inputs.packing import pack_batch
 from sentcore.inputs.planning import plan_batches
 from sentcore.inputs.texts import check_texts
 from sentcore.packed import PackedBatch, TokenizedTexts
-from sentcore.pipeline.ending import pause
+from sentcore.pipeline.ending import at_work, pause
 from sentcore.pipeline.memory import FREED, TokenBudget, free_cached, is_out_of_memory
 
 Result = TypeVar("Result")
@@ -88,8 +88,9 @@ def run_batches(
             pause()
             indices = order[first:last]
             try:
-                batch = pack_batch(tokens, indices, device=device, uncounted_id=uncounted_id)
-                result = compute(batch)
+                with at_work():
+                    batch = pack_batch(tokens, indices, device=device, uncounted_id=uncounted_id)
+                    result = compute(batch)
             except Exception as error:
                 if len(indices) == 1 or not is_out_of_memory(error):
                     raise
