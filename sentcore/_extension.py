@@ -31,6 +31,7 @@ OPS = (
     "packed_linear",
     "int8_linear",
     "encoder_layers",
+    "encoder_layer",
 )
 NATIVE = "native kernel"
 PLAIN = "plain PyTorch"

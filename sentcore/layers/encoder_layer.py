@@ -10,6 +10,7 @@ from sentcore.config import EncoderConfig
 from sentcore.layers.attention import Attention
 from sentcore.layers.feed_forward import FeedForward
 from sentcore.layers.positions import NOWHERE, Positions
+from sentcore.layers.whole_layer import whole_layer
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
 from sentcore.ops.plain import is_plain
@@ -35,6 +36,9 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, batch: PackedBatch, positions: Positions = NOWHERE) -> torch.Tensor:
         """[T, H] -> [T, H]."""
+        whole = whole_layer(self, x, batch, positions)
+        if whole is not None:
+            return whole
         return self._after_attention(x, self.attention(self._before_attention(x), batch, positions))
 
     def of_rows(

@@ -21,9 +21,10 @@ ROOMS = (
     "varlen_attention",
     "varlen_attention_backward",
 )
-FILES = [f"test_{room}.py" for room in ROOMS]
+FILES = [*(f"test_{room}.py" for room in ROOMS), "../layers/test_whole_layer.py"]
 CHOSEN = (
-    "accurate and (-5- or -13- or plain) or nan and not -3 or rounded or size or matches or wherever or width or alone"
+    "accurate and not its_parts and (-5- or -13- or plain) or nan and not -3 or rounded or size or matches or wherever or "
+    "width or alone or its_parts and (33-7 or 128-512) and -3-"
 )
 LOWER = ("portable", "avx2", "avx512", "avx512_vnni")
 

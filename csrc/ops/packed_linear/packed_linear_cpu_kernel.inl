@@ -14,6 +14,11 @@ constexpr std::int64_t kFewRows = 2 * kRows;  // of a task; up to them the weigh
 // The depth is cut into blocks: a panel's part of one stays near while the rows go past it, and sums are more exact.
 constexpr std::int64_t kDepthBlock = 384;  // units at most
 constexpr std::int64_t kPadding = 16;      // behind a copied row, so that rows do not share cache sets
+// With many rows float32 goes by three vectors of columns where there are registers for it: eight rows and three
+// vectors are 11 loads for 24 products, where twelve and two are 14. Every sum is the same either way.
+constexpr int kWide = SENTCORE_VECTOR_COUNT >= 32 ? 3 : 2;
+constexpr std::int64_t kWideRows = kWide == 3 ? 8 : kRows;
+constexpr std::int64_t kUnitsAtOnce = 16;  // between two requests for what is read next
 
 // ---- what is multiplied ----
 // Factor: an element of a row as the kernel reads it, kFactors of them for a unit of the weight; Column: a vector of
@@ -44,19 +49,20 @@ struct BFloats : WidenedPairs {
 };
 #endif
 
-// A block of a panel and what becomes of its products.
+// A block of a panel, or of three vectors of columns beside each other, and what becomes of its products.
 template <typename P, typename T>
 struct Panel {
-  const typename P::Unit* weight;  // [depth, 32]
-  std::int64_t depth;              // in units
-  std::int64_t stride;             // of the rows, in factors
-  bool first, last;                // of the panel's blocks
-  float* sums;                     // [rows, 32] of the blocks before
+  const typename P::Unit* weight;      // [depth, 32]
+  const typename P::Unit* vectors[3];  // each [depth, a vector], at multiples of 32
+  std::int64_t depth;                  // in units
+  std::int64_t stride;                 // of the rows, in factors
+  bool first, last;                    // of the panel's blocks
+  float* sums;                         // [rows, 32] of the blocks before
   std::int64_t sums_stride;
   const char* ahead;        // the block that is read next: with few rows it comes from memory
-  std::int64_t ahead_step;  // bytes of it that are asked for beside a row and a vector's line of the weight
-  float bias[kPanelColumns];
-  std::int64_t columns;  // of the 32, that are the weight's
+  std::int64_t ahead_step;  // bytes of it that are asked for beside a row and a line of the weight
+  float bias[2 * kPanelColumns];
+  std::int64_t columns;  // of these, that are the weight's
   PackedActivation activation;
   T* out;
   std::int64_t out_stride;
@@ -96,37 +102,54 @@ inline void finish_tile(const Vec<float> (*values)[C], PackedActivation activati
   }
 }
 
-// sums [R, C vectors of columns from `column` on] += a [R, depth] * panel.
+// sums [R, C vectors] += the products of unit k of R rows and C vectors of columns.
+template <typename P, int R, int C>
+SENTCORE_INLINE void add_unit(const typename P::Factor* const* rows, const typename P::Unit* const* vectors,
+                              std::int64_t k, Vec<float> (*sums)[C]) {
+#pragma GCC unroll 2
+  for (int part = 0; part < P::kFactors; ++part) {
+    typename P::Column columns[C];
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) columns[j] = P::column(load(vectors[j] + k * kPanelColumns), part);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const typename P::Factor factor = rows[r][k * P::kFactors + part];
+#pragma GCC unroll 4
+      for (int j = 0; j < C; ++j) sums[r][j] = P::add(sums[r][j], factor, columns[j]);
+    }
+  }
+}
+
+// sums [R, C vectors] += a [R, depth] * vectors.
 template <typename P, typename T, int R, int C>
-SENTCORE_INLINE void add_products(const typename P::Factor* a, const Panel<P, T>& panel, int column, const char* ahead,
-                                  Vec<float> (*sums)[C]) {
-  constexpr int L = kLanes<float>, kLines = C * L * 4 / 64;
-  const typename P::Unit* weight = panel.weight + column;
+SENTCORE_INLINE void add_products(const typename P::Factor* a, const Panel<P, T>& panel,
+                                  const typename P::Unit* const* vectors, const char* ahead, Vec<float> (*sums)[C]) {
   const typename P::Factor* rows[R];  // a pointer each: an address that is added up takes time from the products
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) rows[r] = a + r * panel.stride;
-  for (std::int64_t k = 0; k < panel.depth; ++k) {
-#pragma GCC unroll 2
-    for (int line = 0; line < kLines; ++line) __builtin_prefetch(ahead + (k * kLines + line) * panel.ahead_step);
-#pragma GCC unroll 2
-    for (int part = 0; part < P::kFactors; ++part) {
-      typename P::Column columns[C];
-#pragma GCC unroll 4
-      for (int j = 0; j < C; ++j) columns[j] = P::column(load(weight + k * kPanelColumns + j * L), part);
-#pragma GCC unroll 12
-      for (int r = 0; r < R; ++r) {
-        const typename P::Factor factor = rows[r][k * P::kFactors + part];
-#pragma GCC unroll 4
-        for (int j = 0; j < C; ++j) sums[r][j] = P::add(sums[r][j], factor, columns[j]);
+  if constexpr (C == kWide && kWide == 3) {
+    // What is asked for costs products, so it is asked for apart from them, and once.
+    for (std::int64_t k = 0; k < panel.depth;) {
+      const std::int64_t end = k + kUnitsAtOnce < panel.depth ? k + kUnitsAtOnce : panel.depth;
+      for (const char* line = ahead + k * panel.ahead_step; line < ahead + end * panel.ahead_step; line += 64) {
+        __builtin_prefetch(line);
       }
+      for (; k < end; ++k) add_unit<P, R, C>(rows, vectors, k, sums);
+    }
+  } else {
+    constexpr int kLines = C * kLanes<float> * 4 / 64;
+    for (std::int64_t k = 0; k < panel.depth; ++k) {
+#pragma GCC unroll 2
+      for (int line = 0; line < kLines; ++line) __builtin_prefetch(ahead + (k * kLines + line) * panel.ahead_step);
+      add_unit<P, R, C>(rows, vectors, k, sums);
     }
   }
 }
 
 // The panel's columns from `column` on, C vectors, of R rows from `row` on, of which a [R, depth] is the block.
 template <typename P, typename T, int R, int C>
-SENTCORE_INLINE void multiply_columns(const typename P::Factor* a, const Panel<P, T>& panel, std::int64_t row,
-                                      int column) {
+SENTCORE_INLINE void multiply_columns(const typename P::Factor* a, const Panel<P, T>& panel,
+                                      const typename P::Unit* const* vectors, std::int64_t row, int column) {
   constexpr int L = kLanes<float>;
   float* const before = panel.sums + row * panel.sums_stride + column;
   Vec<float> sums[R][C];
@@ -135,7 +158,7 @@ SENTCORE_INLINE void multiply_columns(const typename P::Factor* a, const Panel<P
 #pragma GCC unroll 4
     for (int j = 0; j < C; ++j) sums[r][j] = Vec<float>{};
   }
-  add_products<P, T, R, C>(a, panel, column, panel.ahead + column / 16 * panel.depth * panel.ahead_step, sums);
+  add_products<P, T, R, C>(a, panel, vectors, panel.ahead + column / 16 * panel.depth * panel.ahead_step, sums);
   // A block is summed for itself: the sum of sums is the more exact one.
   if (!panel.first) {
 #pragma GCC unroll 12
@@ -180,12 +203,25 @@ template <typename P, typename T, int R>
 inline void multiply_panel(const typename P::Factor* a, const Panel<P, T>& panel, std::int64_t row) {
   constexpr int L = kLanes<float>, kAll = kPanelColumns / L;
   // A few rows read the panel once, in the order in which it comes from memory.
-  if constexpr (SENTCORE_VECTOR_COUNT < 32 && R * kAll <= 12) {
-    multiply_columns<P, T, R, kAll>(a, panel, row, 0);
+  constexpr int C = SENTCORE_VECTOR_COUNT < 32 && R * kAll <= 12 ? kAll : 2;
+  for (int column = 0; column < kPanelColumns && column < panel.columns; column += C * L) {
+    const typename P::Unit* vectors[C];
+#pragma GCC unroll 8
+    for (int j = 0; j < C; ++j) vectors[j] = panel.weight + column + j * L;
+    multiply_columns<P, T, R, C>(a, panel, vectors, row, column);
+  }
+}
+
+// Up to three vectors of columns, as many as the weight has there.
+template <typename P, typename T, int R>
+inline void multiply_vectors(const typename P::Factor* a, const Panel<P, T>& panel, std::int64_t row) {
+  constexpr int L = kLanes<float>;
+  if (panel.columns > 2 * L) {
+    multiply_columns<P, T, R, 3>(a, panel, panel.vectors, row, 0);
+  } else if (panel.columns > L) {
+    multiply_columns<P, T, R, 2>(a, panel, panel.vectors, row, 0);
   } else {
-    for (int column = 0; column < kPanelColumns && column < panel.columns; column += 2 * L) {
-      multiply_columns<P, T, R, 2>(a, panel, row, column);
-    }
+    multiply_columns<P, T, R, 1>(a, panel, panel.vectors, row, 0);
   }
 }
 
@@ -209,6 +245,19 @@ struct Products {
       multiply_panel<P, T, 12>,
 #endif
   };
+#if SENTCORE_VECTOR_COUNT >= 32
+  static constexpr Product of_wide_rows[] = {
+      nullptr,
+      multiply_vectors<P, T, 1>,
+      multiply_vectors<P, T, 2>,
+      multiply_vectors<P, T, 3>,
+      multiply_vectors<P, T, 4>,
+      multiply_vectors<P, T, 5>,
+      multiply_vectors<P, T, 6>,
+      multiply_vectors<P, T, 7>,
+      multiply_vectors<P, T, 8>,
+  };
+#endif
 };
 
 // Whether rows are copied even where the depth is one block.
@@ -246,20 +295,25 @@ struct TaskMemory {
 inline TaskMemory memory_of(const PackedLinear& args, const PackedLinearTask& task) {
   const std::int64_t count = task.last_row - task.first_row, blocks = blocks_of(args);
   const bool few = count <= kFewRows;
-  // Whole panels of float32 have their sums in `out`.
+  // Whole vectors of float32 have their sums in `out`.
   const std::int64_t panels = few || args.dtype == Dtype::float32 ? 1 : task.last_panel - task.first_panel;
   return {count * (few ? args.depth + blocks * kPadding : ceil_div(args.depth, blocks) + 2 * kPadding),
-          blocks == 1 ? 0 : count * panels * kPanelColumns};
+          blocks == 1 ? 0 : count * (panels + 1) * kPanelColumns};
 }
 
 template <typename P, typename T>
 inline void run_rows(const PackedLinear& args, const PackedLinearTask& task, float* memory) {
   typedef typename P::Unit Unit;
   typedef typename P::Factor Factor;
-  const std::int64_t count = task.last_row - task.first_row, panels = task.last_panel - task.first_panel;
+  constexpr std::int64_t L = kLanes<float>;
+  const std::int64_t count = task.last_row - task.first_row, begin_column = task.first_panel * kPanelColumns;
+  const std::int64_t all_columns =
+      task.last_panel * kPanelColumns < args.columns ? task.last_panel * kPanelColumns : args.columns;
   const std::int64_t units = args.depth / P::kDepth, blocks = blocks_of(args);
-  const std::int64_t tiles = ceil_div<std::int64_t>(count, kRows);
   const bool few = count <= kFewRows, copied = blocks > 1 || needs_copies<P, T>(args.depth);
+  const bool wide = kWide == 3 && sizeof(T) == 4 && !few;
+  const std::int64_t width = wide ? kWide * L : kPanelColumns, groups = ceil_div(all_columns - begin_column, width);
+  const std::int64_t tiles = ceil_div<std::int64_t>(count, wide ? kWideRows : kRows);
   Factor* const copies = reinterpret_cast<Factor*>(memory);
   float* const sums = memory + memory_of(args, task).rows;
   const T* x = static_cast<const T*>(args.x) + task.first_row * args.depth;
@@ -267,9 +321,9 @@ inline void run_rows(const PackedLinear& args, const PackedLinearTask& task, flo
   panel.activation = args.activation;
   panel.out_stride = args.columns;
   panel.ahead_step = 64 / (tiles < 64 ? tiles : 64);
-  for (std::int64_t i = 0; i < blocks * panels; ++i) {
-    const std::int64_t b = few ? i % blocks : i / panels, p = task.first_panel + (few ? i / blocks : i % panels);
-    const std::int64_t begin = units * b / blocks, first = p * kPanelColumns;
+  for (std::int64_t i = 0; i < blocks * groups; ++i) {
+    const std::int64_t b = few ? i % blocks : i / groups, g = few ? i / blocks : i % groups;
+    const std::int64_t begin = units * b / blocks, first = begin_column + g * width;
     panel.depth = units * (b + 1) / blocks - begin;
     panel.first = b == 0;
     panel.last = b == blocks - 1;
@@ -278,30 +332,47 @@ inline void run_rows(const PackedLinear& args, const PackedLinearTask& task, flo
     if (copied) {
       panel.stride = panel.depth * P::kFactors + kPadding;
       Factor* const target = copies + (few ? (begin * P::kFactors + b * kPadding) * count : 0);
-      if (few ? i < blocks : p == task.first_panel) {
+      if (few ? i < blocks : g == 0) {
         copy_rows<P>(x + begin * P::kDepth, args.depth, count, panel.depth * P::kDepth, target, panel.stride);
       }
       rows = target;
     }
-    panel.weight = static_cast<const Unit*>(args.weight) + first * units + begin * kPanelColumns;
+    const Unit* const weight = static_cast<const Unit*>(args.weight) + begin * kPanelColumns;
+    for (int j = 0; j < 3; ++j) {
+      const std::int64_t column = first + j * L;
+      panel.vectors[j] = weight + column / kPanelColumns * kPanelColumns * units + column % kPanelColumns;
+    }
+    panel.weight = weight + first * units;  // of a whole panel alone
     panel.ahead = reinterpret_cast<const char*>(panel.weight + (few ? panel.depth : units) * kPanelColumns);
-    panel.columns = args.columns - first < kPanelColumns ? args.columns - first : kPanelColumns;
-    for (std::int64_t j = 0; j < kPanelColumns; ++j) {
+    if (wide) {  // the panels behind the last one that is read here, as far as the next three vectors
+      const std::int64_t last = (first + width - 1) / kPanelColumns, next = (first + 2 * width - 1) / kPanelColumns;
+      panel.ahead = reinterpret_cast<const char*>(weight + (last + 1) * kPanelColumns * units);
+      panel.ahead_step = ceil_div<std::int64_t>((next - last) * 128, tiles);
+    }
+    panel.columns = all_columns - first < width ? all_columns - first : width;
+    for (std::int64_t j = 0; j < width; ++j) {
       const bool has = args.bias != nullptr && j < panel.columns;
       panel.bias[j] = has ? cpu::widen(static_cast<const T*>(args.bias)[first + j]) : 0.0f;
     }
     panel.out = static_cast<T*>(args.out) + task.first_row * args.columns + first;
-    panel.sums = sums + (few || sizeof(T) == 4 ? 0 : (p - task.first_panel) * count * kPanelColumns);
-    panel.sums_stride = kPanelColumns;
+    panel.sums = sums + (few || sizeof(T) == 4 ? 0 : g * count * kPanelColumns);
+    panel.sums_stride = sizeof(T) == 4 ? 2 * kPanelColumns : kPanelColumns;
     if constexpr (sizeof(T) == 4) {
-      if (panel.columns == kPanelColumns) {
+      if (wide ? panel.columns % L == 0 : panel.columns == kPanelColumns) {
         panel.sums = panel.out;
         panel.sums_stride = args.columns;
       }
     }
     for (std::int64_t t = 0; t < tiles; ++t) {
-      const std::int64_t r = count * t / tiles;
-      Products<P, T>::of_rows[count * (t + 1) / tiles - r](rows + r * panel.stride, panel, r);
+      const std::int64_t r = count * t / tiles, next = count * (t + 1) / tiles;
+#if SENTCORE_VECTOR_COUNT >= 32
+      if (wide) {
+        Products<P, T>::of_wide_rows[next - r](rows + r * panel.stride, panel, r);
+        panel.ahead += panel.depth * panel.ahead_step;
+        continue;
+      }
+#endif
+      Products<P, T>::of_rows[next - r](rows + r * panel.stride, panel, r);
       panel.ahead += 2 * panel.depth * panel.ahead_step;
     }
   }
