@@ -7,7 +7,7 @@ from torch import nn
 
 from sentcore.config import EncoderConfig
 from sentcore.layers.int8 import Int8Linear
-from sentcore.layers.positions import NOWHERE, Positions
+from sentcore.layers.positions import NOWHERE, Positions, Prefix
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
@@ -42,6 +42,8 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor, batch: PackedBatch, positions: Positions = NOWHERE) -> torch.Tensor:
         """[T, H] -> [T, H]."""
         dropout_p = self.attention_dropout_p if self.training else 0.0
+        if positions.prefix is not None:
+            return self._behind(positions.prefix, x, batch, positions.rotary, dropout_p)
         context = ops_of(self.backend).varlen_attention(
             self.project(x, positions.rotary),
             batch.cu_seqlens,
@@ -49,6 +51,28 @@ class Attention(nn.Module):
             bias=positions.bias,
             alibi_slopes=positions.alibi_slopes,
             window=positions.window,
+            dropout_p=dropout_p,
+            seed=draw_seed(dropout_p, None, x),
+        )
+        return self.project_output(context.flatten(1))
+
+    def _behind(
+        self,
+        prefix: Prefix,
+        x: torch.Tensor,
+        batch: PackedBatch,
+        rotary: tuple[torch.Tensor, torch.Tensor] | None,
+        dropout_p: float,
+    ) -> torch.Tensor:
+        """[T, H] -> [T, H], every sentence seeing its prefix too."""
+        qkv = self.project(x, rotary)
+        context = ops_of(self.backend).varlen_cross_attention(
+            qkv[:, 0],
+            torch.cat((prefix.keys_values.to(qkv.dtype), qkv[:, 1:]))[prefix.order],
+            batch.cu_seqlens,
+            prefix.cu_seqlens,
+            batch.max_seqlen,
+            prefix.max_seqlen,
             dropout_p=dropout_p,
             seed=draw_seed(dropout_p, None, x),
         )

@@ -12,6 +12,22 @@ from sentcore.config import EncoderConfig
 from sentcore.packed import PackedBatch
 
 
+class Prefix(NamedTuple):
+    """Keys and values that stand before those of every sentence, P for each (Li and Liang 2021, https://arxiv.org/abs/2101.00190).
+
+    Attributes:
+        keys_values: [B·P, 2, N, D], sentence by sentence.
+        order: [B·P + T] int64: where each key of the packed batch, prefix then tokens, stands in (keys_values, the tokens' own).
+        cu_seqlens: [B + 1] int32, of the keys.
+        max_seqlen: of the keys.
+    """
+
+    keys_values: torch.Tensor
+    order: torch.Tensor
+    cu_seqlens: torch.Tensor
+    max_seqlen: int
+
+
 class Positions(NamedTuple):
     """What one layer's attention is given beside its tokens.
 
@@ -20,12 +36,14 @@ class Positions(NamedTuple):
         bias: [N, S, S], added to the scores of every sentence, or None.
         alibi_slopes: [N] float32, or None.
         window: (left, right) keys that a query sees, or None for all.
+        prefix: keys and values before the sentences' own, or None; not with a bias, ALiBi or a window.
     """
 
     rotary: tuple[torch.Tensor, torch.Tensor] | None = None
     bias: torch.Tensor | None = None
     alibi_slopes: torch.Tensor | None = None
     window: tuple[int, int] | None = None
+    prefix: Prefix | None = None
 
 
 NOWHERE = Positions()  # absolute positions are in the embeddings already

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sentcore.integrations.acceleration.classes import Accelerated, original_class, warn_of_own_code
+from sentcore.integrations.acceleration.prefixes import ARGUMENTS, Past, past_of
 from sentcore.layers.padding import pack_padded, unpack_padded
 from sentcore.packed import PackedBatch
 
@@ -41,7 +42,8 @@ class AcceleratedModel(Accelerated):
         given = dict(zip(_parameters(original_class(type(self))), args, strict=False)) | kwargs
         given = {name: value for name, value in given.items() if value is not None}
         switches = {name: given.get(name, getattr(self.config, name, name == "return_dict")) for name in _SWITCHES}
-        reason = _beyond(given, switches) or self._sentcore.refresh()
+        past = self._past(given)
+        reason = _beyond(given, switches, past) or self._sentcore.refresh()
         if reason is not None:
             # Attentions are asked for on purpose; anything else is said, once for each reason.
             if not switches["output_attentions"]:
@@ -51,48 +53,66 @@ class AcceleratedModel(Accelerated):
         embeds = given.get("inputs_embeds")
         # Where vectors are given there are no ids, and so none that positions would not count.
         ids = given["input_ids"] if embeds is None else embeds.new_zeros(embeds.shape[:2], dtype=torch.int64)
+        mask = given.get("attention_mask")
         batch, places = pack_padded(
             ids,
-            given.get("attention_mask"),
+            mask if past is None or mask is None else mask[:, past.length :],
             _expanded(given.get("token_type_ids"), ids),
             _expanded(given.get("position_ids"), ids),
             config.position_offset,
             config.uncounted_id if embeds is None else None,
         )
+        if past is not None and "position_ids" not in given:
+            batch = past.moved(batch)
         encoder.check_batch(batch)
         words = None if embeds is None else embeds.flatten(0, 1)[places]
-        states = self._packed_states(batch, words, switches["output_hidden_states"])
+        states = self._packed_states(batch, words, switches["output_hidden_states"], past)
         padded = [unpack_padded(state, places, ids.shape) for state in states]
         return _output(self, padded, switches)
 
-    def _packed_states(self, batch: PackedBatch, words: torch.Tensor | None, all_of_them: bool) -> list[torch.Tensor]:
+    def _past(self, given: dict[str, Any]) -> Past | None:
+        ids = given.get("input_ids", given.get("inputs_embeds"))
+        if ids is None or not any(name in given for name in ARGUMENTS):
+            return None
+        config = self._sentcore.encoder.config
+        return past_of(given, config, len(self._sentcore.encoder.order()), ids.shape[0])
+
+    def _packed_states(
+        self, batch: PackedBatch, words: torch.Tensor | None, all_of_them: bool, past: Past | None
+    ) -> list[torch.Tensor]:
         """[T, H] behind the last layer, or behind the embeddings and every layer."""
         encoder, layers = self._sentcore.encoder, self._sentcore.layers()
         x = encoder.embeddings(batch, words)
         positions = encoder.positions(batch)
+        prefixes = None if past is None else past.prefixes(batch)
         states = [x]
         for place, group in enumerate(encoder.order()):
-            sliding = encoder.config.is_sliding(place)
-            x = layers[group](x, packed=(encoder.layers[group], batch, positions[sliding]))
+            there = positions[encoder.config.is_sliding(place)]
+            if prefixes is not None:
+                there = there._replace(prefix=prefixes[place])
+            x = layers[group](x, packed=(encoder.layers[group], batch, there))
             states = [*states, x] if all_of_them else [x]
         states[-1] = encoder.finish(states[-1])
         return states
 
 
-def _beyond(given: dict[str, Any], switches: dict[str, Any]) -> str | None:
+def _beyond(given: dict[str, Any], switches: dict[str, Any], past: Past | None) -> str | None:
     """What a call asks for that packed batches do not give, or None."""
     if switches["output_attentions"]:
         return "output_attentions"
-    known = (*_INPUTS, *_SWITCHES, *_WITHOUT_EFFECT)
+    known = (*_INPUTS, *_SWITCHES, *_WITHOUT_EFFECT, *(ARGUMENTS if past is not None else ()))
     beyond = [name for name in given if name not in known and given[name] is not False]
     if beyond:
         return f"the argument {beyond[0]} is given"
     if ("input_ids" in given) == ("inputs_embeds" in given):
         return "input_ids and inputs_embeds are both given, or none of them"
     texts = given["input_ids"].shape if "input_ids" in given else given["inputs_embeds"].shape[:2]
-    mask = given.get("attention_mask")
-    if mask is not None and (not isinstance(mask, torch.Tensor) or mask.shape != texts):
-        return f"attention_mask has shape {list(getattr(mask, 'shape', []))}; packed are masks of {list(texts)}, a row a text"
+    mask, before = given.get("attention_mask"), 0 if past is None else past.length
+    shape = [texts[0], texts[1] + before]
+    if mask is not None and (not isinstance(mask, torch.Tensor) or list(mask.shape) != shape):
+        return f"attention_mask has shape {list(getattr(mask, 'shape', []))}; packed are masks of {shape}, a row a text"
+    if mask is not None and before and not bool((mask[:, :before] != 0).all()):
+        return "attention_mask masks a part of the cache"
     return None
 
 
