@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from called_ops import called_ops
 from compare import assert_as_accurate
 from sentcore import ops
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
@@ -116,13 +117,34 @@ def test_an_activation_before_keeps_what_it_is_given_alone():
     assert sorted(kept) == [weight.shape, pre.shape]
 
 
-def test_frozen_weights_and_strided_input():
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("wanted", ["x", "x and bias"])
+def test_frozen_weights_and_strided_input(activation, wanted):
     x, weight, bias = draw(6, 5, 4)
     x = x.t().contiguous().t().requires_grad_()
-    ops.linear(x, weight, bias, activation="gelu").sum().backward()
-    expected = x.detach().clone().requires_grad_()
-    F.gelu(F.linear(expected, weight, bias)).sum().backward()
-    torch.testing.assert_close(x.grad, expected.grad)
+    bias.requires_grad_("bias" in wanted)
+    expected = [t.detach().clone().requires_grad_(t.requires_grad) for t in (x, bias)]
+    with called_ops() as called:
+        ops.linear(x, weight, bias, activation=activation).sum().backward()
+    assert "linear_backward" not in called and called.count("mm") == 1  # of x alone
+    ops.reference.linear(expected[0], weight, expected[1], activation=activation).sum().backward()
+    torch.testing.assert_close(x.grad, expected[0].grad)
+    torch.testing.assert_close(bias.grad, expected[1].grad)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS[1:])
+@pytest.mark.parametrize("wanted", ["pre", "pre and bias"])
+def test_frozen_weights_behind_an_activation(activation, wanted):
+    pre, weight, bias = draw_activated(6, 4, 3, activation)
+    pre.requires_grad_()
+    bias.requires_grad_("bias" in wanted)
+    expected = [t.detach().clone().requires_grad_(t.requires_grad) for t in (pre, bias)]
+    with called_ops() as called:
+        ops.activation_linear(pre, weight, bias, activation=activation).sum().backward()
+    assert "activation_linear_backward" not in called and called.count("mm") == 1
+    ops.reference.activation_linear(expected[0], weight, expected[1], activation=activation).sum().backward()
+    torch.testing.assert_close(pre.grad, expected[0].grad)
+    torch.testing.assert_close(bias.grad, expected[1].grad)
 
 
 @pytest.mark.parametrize("activation", ["none", "gelu", "geglu"])

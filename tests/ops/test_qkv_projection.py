@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from called_ops import called_ops
 from sentcore import ops
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 
@@ -86,3 +87,22 @@ def test_wrong_arguments_are_named():
         ops.qkv_projection(x, [weights[0], weights[1][:, :7], weights[2]], biases, num_heads=2)
     with pytest.raises(ArgumentValueError, match=r"rotary cos has shape \[3, 3\]; accepted: \[4, 3\]"):
         ops.qkv_projection(x, weights, biases, num_heads=2, rotary=angles(3, 6))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("rotary", [False, True])
+def test_frozen_weights_have_no_gradient_computed(fused, rotary):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 8, generator=generator, dtype=torch.float64)
+    weights = tuple(torch.randn(8, 8, generator=generator, dtype=torch.float64) for _ in range(3))
+    angles = torch.randn(5, 2, generator=generator, dtype=torch.float64)
+    options = {"num_heads": 2, "rotary": (angles.cos().float(), angles.sin().float()) if rotary else None}
+    gradients = []
+    for wanted in (False, True):
+        leaves = [w.clone().requires_grad_(wanted) for w in weights]
+        given = x.clone().requires_grad_()
+        with called_ops() as called:
+            ops.qkv_projection(given, torch.cat(leaves) if fused else tuple(leaves), None, **options).sum().backward()
+        assert ("qkv_projection_backward" in called) is wanted
+        gradients.append(given.grad)
+    torch.testing.assert_close(*gradients)

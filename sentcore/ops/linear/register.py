@@ -71,6 +71,9 @@ def _autograd(ctx, grad_out, grad_pre):
             "sentcore::linear ran with save_for_backward=False, so it has no backward; call it with True"
         )
     x, weight, pre = ctx.saved_tensors
+    if not ctx.needs_input_grad[1]:  # frozen, as beside adapters: a third of the work
+        grad_sum = grad_out if ctx.activation == "none" else _activate_backward(grad_out, pre, ctx.activation)
+        return grad_sum @ weight, None, grad_sum.sum(dim=0) if ctx.needs_input_grad[2] else None, None, None
     grad_x, grad_weight, grad_bias = torch.ops.sentcore.linear_backward.default(
         grad_out, x, weight, pre, ctx.has_bias, ctx.activation
     )
@@ -123,6 +126,10 @@ def _activation_setup_context(ctx, inputs, output):
 
 
 def _activation_autograd(ctx, grad_out):
+    if not ctx.needs_input_grad[1]:
+        pre, weight = ctx.saved_tensors
+        grad_pre = _activate_backward(grad_out @ weight, pre, ctx.activation)
+        return grad_pre, None, grad_out.sum(dim=0) if ctx.needs_input_grad[2] else None, None
     grad_pre, grad_weight, grad_bias = torch.ops.sentcore.activation_linear_backward.default(
         grad_out, *ctx.saved_tensors, ctx.has_bias, ctx.activation
     )

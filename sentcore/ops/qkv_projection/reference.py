@@ -38,10 +38,19 @@ def qkv_projection_backward(
     sin: torch.Tensor | None,  # [T, D/2]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The explicit backward: grad_x [T,H], grad_weight [3·N·D,H], grad_bias [3·N·D]."""
-    if cos is not None:
-        grad_qkv = _rotate(grad_qkv, cos, -sin)  # a rotation's transpose turns the other way
-    grad = grad_qkv.reshape(x.shape[0], weight.shape[0])
+    grad = grad_of_product(grad_qkv, cos, sin)
     return grad @ weight, grad.t() @ x, grad.sum(dim=0)
+
+
+def grad_of_product(
+    grad_qkv: torch.Tensor,  # [T, 3, N, D]
+    cos: torch.Tensor | None,  # [T, D/2]
+    sin: torch.Tensor | None,  # [T, D/2]
+) -> torch.Tensor:  # [T, 3·N·D]
+    """The gradient before the rotation, whose transpose turns the other way."""
+    if cos is not None:
+        grad_qkv = _rotate(grad_qkv, cos, -sin)
+    return grad_qkv.reshape(grad_qkv.shape[0], -1)
 
 
 def _rotate(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

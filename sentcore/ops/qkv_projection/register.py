@@ -56,6 +56,9 @@ def _setup_context(ctx, inputs, output):
 
 def _autograd(ctx, grad_qkv):
     x, weight, weight_k, weight_v, cos, sin = ctx.saved_tensors
+    if not any(ctx.needs_input_grad[1:7]):  # frozen, as beside adapters: half of the work
+        grad_x = reference.grad_of_product(grad_qkv, cos, sin) @ _fused(weight, weight_k, weight_v)
+        return grad_x, *(None,) * 9
     grad_x, grad_weight, grad_bias = torch.ops.sentcore.qkv_projection_backward.default(
         grad_qkv, x, weight, weight_k, weight_v, ctx.has_bias, cos, sin
     )
