@@ -14,6 +14,9 @@ from sentcore.ops.plain import is_plain
 from sentcore.packed import PackedBatch
 
 _FEWEST_TOKENS = 192  # below, packing the weights at every call costs more than is gained
+# At H = 384 a step of the layer takes 0.85 to 0.95 of its parts' time. At 768 products are nearly all there is, and torch's own
+# (MKL) are faster on some CPUs.
+_MOST_HIDDEN = 512
 _ACTIVATIONS = ("relu", "gelu", "gelu_tanh")
 
 
@@ -26,7 +29,12 @@ def whole_layer(layer: nn.Module, x: torch.Tensor, batch: PackedBatch, positions
         or layer.backend == "reference"
     ):
         return None
-    if layer.norm_first or any(given is not None for given in positions) or not torch.is_grad_enabled():
+    if (
+        x.shape[1] > _MOST_HIDDEN
+        or layer.norm_first
+        or any(given is not None for given in positions)
+        or not torch.is_grad_enabled()
+    ):
         return None
     if extension() is None or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return None

@@ -271,6 +271,7 @@ def _hook(place: str):
         ({}, _hook("feed_forward")),
         ({}, _hook("feed_forward.up")),
         ({}, _hook("attention.layer_norm")),
+        ({"hidden_size": 576}, None),
         ({"norm_first": True}, None),
         ({"gated": True}, None),
         ({"position_embedding_type": "alibi"}, None),
