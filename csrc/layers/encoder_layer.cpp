@@ -124,7 +124,7 @@ TrainedLayer given_of(const Checks& check, const Call& call) {
   given.first_norm = floats(call.weights[first_norm]);
   given.second_norm = floats(call.weights[second_norm]);
   given.sentences = call.cu_seqlens.sizes()[0] - 1;
-  given.max_seqlen = std::min(call.max_seqlen, tokens);
+  given.max_seqlen = call.max_seqlen;
   given.heads = call.heads;
   given.activation = activation_of(check, call.activation);
   given.eps = call.eps;

@@ -26,12 +26,12 @@ struct StackedWeight {
 
 // What the forward and the backward are both given.
 struct TrainedLayer {
-  std::int64_t tokens;     // T, at least 1
-  std::int64_t sentences;  // B
-  std::int64_t max_seqlen;
-  std::int64_t hidden;  // H
-  std::int64_t inner;   // F
-  std::int64_t heads;   // N
+  std::int64_t tokens;      // T, at least 1
+  std::int64_t sentences;   // B
+  std::int64_t max_seqlen;  // of the call: it numbers the elements that the attention drops
+  std::int64_t hidden;      // H
+  std::int64_t inner;       // F
+  std::int64_t heads;       // N
   LayerActivation activation;
   double eps;
   double attention_dropout_p;

@@ -97,7 +97,7 @@ VarlenAttention attention_of(const TrainedLayer& given, const float* qkv) {
   attention.tokens_q = attention.tokens_k = given.tokens;
   attention.heads = static_cast<int>(given.heads);
   attention.size = static_cast<int>(given.hidden / given.heads);
-  attention.max_seqlen_q = attention.max_seqlen_k = static_cast<int>(given.max_seqlen);
+  attention.max_seqlen_q = attention.max_seqlen_k = static_cast<int>(std::min(given.max_seqlen, given.tokens));
   attention.dropout_columns = ceil_div<std::int64_t>(given.max_seqlen, 4) * 4;
   attention.dtype = Dtype::float32;
   attention.exact_scale = 1.0 / std::sqrt(static_cast<double>(attention.size));

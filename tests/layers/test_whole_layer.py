@@ -121,6 +121,14 @@ def test_frozen_weights_get_no_gradient_and_the_others_the_same():
             assert gradient is None if place in frozen else torch.equal(gradient, expected)
 
 
+def test_a_longer_max_seqlen_drops_what_the_parts_drop():
+    x, cu_seqlens, _, qkv, weights = draw(48, 80, [9, 5], 1)
+    options = {"num_heads": 3, "activation": "gelu", "eps": 1e-12, "attention_dropout_p": 0.3}
+    options |= {"hidden_dropout_p": 0.0, "seeds": SEEDS}
+    given = (x, cu_seqlens, 40, qkv, weights)
+    torch.testing.assert_close(encoder_layer(*given, **options), parts_with_dropout(*given, **options))
+
+
 def test_opcheck():
     x, cu_seqlens, max_seqlen, qkv, weights = draw(48, 80, [9, 20], 3)
     options = ("gelu", 1e-12, 0.1, 0.1, SEEDS)
