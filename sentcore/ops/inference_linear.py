@@ -112,12 +112,11 @@ def usable(x: torch.Tensor, backend: str) -> bool:
 def engine(dtype: torch.dtype) -> str | None:
     """What multiplies packed weights: "kernels", sentcore's own, "onednn", torch's, or None for plain PyTorch.
 
-    oneDNN where the kernels are not compiled, and for bfloat16 on CPUs with matrix tiles (AMX), which ours do not use.
+    oneDNN where the kernels are not compiled.
     """
     if dtype not in (torch.float32, torch.bfloat16):
         return None
-    tiles = dtype == torch.bfloat16 and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    if extension() is not None and not tiles:
+    if extension() is not None:
         return "kernels"
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return None
