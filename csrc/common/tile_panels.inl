@@ -41,12 +41,12 @@ SENTCORE_INLINE void multiply_block(const TilePanels& all, const char* panel, st
   const std::int64_t stride = tile_stride(all.depth_bytes), whole = all.depth_bytes / kTileBytes;
   const char* const rows = all.rows() + row * stride;
   clear_sums();
-  multiply_tiles<P, A>(rows, stride, panel, whole, finish);
+  multiply_tiles<P, A>(rows, stride, panel, kBlockColumns * 4, whole, finish);
   if (all.depth_bytes % kTileBytes != 0) {
-    multiply_tiles<P, A>(rows + whole * kTileBytes, stride, all.last(), 1, finish);
+    multiply_tiles<P, A>(rows + whole * kTileBytes, stride, all.last(), kBlockColumns * 4, 1, finish);
   }
   finish.rest();  // it reads the sums that are replaced next
-  store_sums<A>(all.sums());
+  store_sums<A>(all.sums(), kBlockColumns * 4);
 }
 
 // The products of all rows with all panels. For each panel and block of rows, finish.begin(panel, row, rows, each,

@@ -57,34 +57,33 @@ SENTCORE_INLINE void clear_sums() {
   _tile_zero(3);
 }
 
-// To c [16 * A rows, 32], 4 bytes each.
+// To c [16 * A rows, 32] of 4 bytes, rows at multiples of c_stride bytes.
 template <int A>
-SENTCORE_INLINE void store_sums(void* c) {
-  constexpr std::int64_t stride = kBlockColumns * 4;
+SENTCORE_INLINE void store_sums(void* c, std::int64_t c_stride) {
   char* const rows = static_cast<char*>(c);
   tiles_meet_memory();
-  _tile_stored(0, rows, stride);
-  _tile_stored(1, rows + kTileBytes, stride);
+  _tile_stored(0, rows, c_stride);
+  _tile_stored(1, rows + kTileBytes, c_stride);
   if constexpr (A == 2) {
-    _tile_stored(2, rows + kRowsOfTile * stride, stride);
-    _tile_stored(3, rows + kRowsOfTile * stride + kTileBytes, stride);
+    _tile_stored(2, rows + kRowsOfTile * c_stride, c_stride);
+    _tile_stored(3, rows + kRowsOfTile * c_stride + kTileBytes, c_stride);
   }
   tiles_meet_memory();
 }
 
-// The sums += a * b over `steps` of the depth. a [16 * A rows] at multiples of a_stride bytes, b [steps, kStepBytes]
-// in a packed weight's order: a row of it holds 4 bytes of the depth for each of 32 columns. beside.step() runs with
-// each step: the tiles work for themselves while vectors do something else.
+// The sums += a * b over `steps` of the depth. a [16 * A rows] at multiples of a_stride bytes; b [16 * steps] rows at
+// multiples of b_stride bytes, each with 4 bytes of the depth for each of 32 columns. beside.step() runs with each
+// step: the tiles work for themselves while vectors do something else.
 template <typename P, int A, typename Beside>
-SENTCORE_INLINE void multiply_tiles(const void* a, std::int64_t a_stride, const void* b, std::int64_t steps,
-                                    Beside& beside) {
+SENTCORE_INLINE void multiply_tiles(const void* a, std::int64_t a_stride, const void* b, std::int64_t b_stride,
+                                    std::int64_t steps, Beside& beside) {
   const char *upper = static_cast<const char*>(a), *lower = upper + kRowsOfTile * a_stride;
   const char* columns = static_cast<const char*>(b);
   for (std::int64_t k = 0; k < steps; ++k) {
-    _tile_loadd(6, columns, kBlockColumns * 4);
+    _tile_loadd(6, columns, b_stride);
     _tile_loadd(4, upper, a_stride);
     P::multiply_upper_left();
-    _tile_loadd(7, columns + kTileBytes, kBlockColumns * 4);
+    _tile_loadd(7, columns + kTileBytes, b_stride);
     P::multiply_upper_right();
     if constexpr (A == 2) {
       _tile_loadd(5, lower, a_stride);
@@ -94,9 +93,14 @@ SENTCORE_INLINE void multiply_tiles(const void* a, std::int64_t a_stride, const 
     beside.step();
     upper += kTileBytes;
     lower += kTileBytes;
-    columns += kStepBytes;
+    columns += kRowsOfTile * b_stride;
   }
 }
+
+// What runs beside products that nothing runs beside.
+struct Nothing {
+  SENTCORE_INLINE void step() {}
+};
 
 }  // namespace
 }  // namespace SENTCORE_ISA
