@@ -87,6 +87,36 @@ SENTCORE_INLINE void multiply_rows_of_tile(const void* a, std::int64_t a_stride,
   }
 }
 
+// softmax_row of scores that are needed no more, straight to pairs of bfloat16.
+SENTCORE_INLINE void probabilities_of_row(const float* scores, std::int64_t count, std::int64_t columns, float factor,
+                                          float* sums, std::int64_t size, float& maximum, float& total,
+                                          std::int32_t* pairs) {
+  const std::int64_t whole = count / 16 * 16;
+  const Vec<float> last = lanes_before<float>(load(scores + whole), whole, count, -__builtin_inff());
+  Vec<float> top = larger<float>(splat(maximum), last);
+  for (std::int64_t j = 0; j < whole; j += 16) top = larger<float>(top, load(scores + j));
+  const float reached = largest_of<float>(top);
+  // Nothing was seen yet: exp(-inf - -inf) would be no number.
+  const float from = reached == -__builtin_inff() ? 0.0f : reached;
+  Vec<float> sum = probability<Pairs, float>(last, from, factor);
+  for (std::int64_t j = whole; j < columns; j += 16)
+    store_probabilities(j == whole ? sum : Vec<float>{}, pairs + j / 2);
+  for (std::int64_t j = 0; j < whole; j += 16) {
+    const Vec<float> p = probability<Pairs, float>(load(scores + j), from, factor);
+    store_probabilities(p, pairs + j / 2);
+    sum += p;
+  }
+  if (reached > maximum) {
+    if (maximum != -__builtin_inff()) {
+      const float scale = exp_of(splat((maximum - reached) * factor))[0];
+      for (std::int64_t d = 0; d < size; d += 16) store(sums + d, load(sums + d) * scale);
+      total *= scale;
+    }
+    maximum = reached;
+  }
+  total += sum_of<float>(sum);
+}
+
 // out [rows, size] = sums [rows, W] / totals.
 SENTCORE_INLINE void write_rows(const float* sums, std::int64_t width, const float* totals, std::int64_t rows,
                                 std::int64_t size, cpu::BFloat16* out, std::int64_t out_stride) {
@@ -126,11 +156,17 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
       for (std::int64_t r = 0; r < rows; ++r) {
         float* const scores = b.scores + r * stride;
         if (options) apply_options(given, s, head, row + r, first, count, scores);
+        float &maximum = b.maxima[row + r], &total = b.totals[row + r];
+        float* const sums = b.sums + (row + r) * width;
+        std::int32_t* const pairs = b.probabilities + r * stride / 2;
+        if (given.seed == nullptr) {
+          probabilities_of_row(scores, count, columns, factor, sums, alone ? 0 : width, maximum, total, pairs);
+          continue;
+        }
         for (std::int64_t j = count; j < columns; ++j) scores[j] = -__builtin_inff();
-        softmax_row<Pairs>(scores, count, columns, factor, b.sums + (row + r) * width, alone ? 0 : width,
-                           b.maxima[row + r], b.totals[row + r]);
-        if (given.seed != nullptr) apply_dropout(given, s, head, row + r, first, count, scores);
-        narrow_row(scores, columns, b.probabilities + r * stride / 2);
+        softmax_row<Pairs>(scores, count, columns, factor, sums, alone ? 0 : width, maximum, total);
+        apply_dropout(given, s, head, row + r, first, count, scores);
+        narrow_row(scores, columns, pairs);
       }
       multiply_rows_of_tile(b.probabilities, 2 * stride, b.values, 4 * width, columns / 32, width, b.block, 4 * width);
       if (alone) {
