@@ -21,7 +21,7 @@ enum class Isa { portable, avx2, avx512, avx512_vnni, avx512_bf16, amx };
 
 constexpr const char* kIsaNames[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
 
-// Whether the CPU has tiles and this process may use them; threads that it starts later may then, too.
+// Whether the CPU has tiles and the system lets this process, with all of its threads, use them.
 inline bool may_use_amx() {
 #if SENTCORE_COMPILES_AMX
   if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16") ||

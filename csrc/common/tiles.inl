@@ -36,14 +36,12 @@ class Tiles {
 
 // What is multiplied: float32 sums of bfloat16, exact integer sums of signed bytes (a) and unsigned bytes (b).
 struct BFloatTiles {
-  static constexpr std::int64_t kDepth = 32;  // of a step
   static SENTCORE_INLINE void multiply_upper_left() { _tile_dpbf16ps(0, 4, 6); }
   static SENTCORE_INLINE void multiply_upper_right() { _tile_dpbf16ps(1, 4, 7); }
   static SENTCORE_INLINE void multiply_lower_left() { _tile_dpbf16ps(2, 5, 6); }
   static SENTCORE_INLINE void multiply_lower_right() { _tile_dpbf16ps(3, 5, 7); }
 };
 struct ByteTiles {
-  static constexpr std::int64_t kDepth = 64;
   static SENTCORE_INLINE void multiply_upper_left() { _tile_dpbsud(0, 4, 6); }
   static SENTCORE_INLINE void multiply_upper_right() { _tile_dpbsud(1, 4, 7); }
   static SENTCORE_INLINE void multiply_lower_left() { _tile_dpbsud(2, 5, 6); }

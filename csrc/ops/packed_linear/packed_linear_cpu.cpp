@@ -26,7 +26,7 @@ bool has_tiles(const PackedLinear& args) {
 std::int64_t floats_of(const PackedLinear& args, const PackedLinearTask& task) {
   SENTCORE_BEST_ISA_WITH_BF16(floats_of(args, task));
 }
-void run(const PackedLinear& args, const PackedLinearTask& task, float* memory) {
+void run_vectors(const PackedLinear& args, const PackedLinearTask& task, float* memory) {
   SENTCORE_BEST_ISA_WITH_BF16(run(args, task, memory));
 }
 std::int64_t bytes_of(const PackedLinear& args, const PackedLinearTask& task) {
@@ -35,7 +35,7 @@ std::int64_t bytes_of(const PackedLinear& args, const PackedLinearTask& task) {
 }
 void run(const PackedLinear& args, const PackedLinearTask& task, void* memory) {
   if (has_tiles(args)) SENTCORE_TRY_AMX(run_tiles(args, task, memory));
-  run(args, task, static_cast<float*>(memory));
+  run_vectors(args, task, static_cast<float*>(memory));
 }
 
 }  // namespace
