@@ -35,21 +35,29 @@ struct TileBuffers {
   float* totals;                // [S]: of probabilities
 };
 
-inline std::int64_t cut_tile_buffers(const VarlenAttention& given, void* memory, TileBuffers& b) {
-  const std::int64_t width = in_blocks(given.size, kBlockColumns), stride = key_stride<float>(kTileKeys);
-  const std::int64_t rows = given.max_seqlen_q;
-  std::int64_t used = 0;
-  std::int32_t* const all = static_cast<std::int32_t*>(memory);
-  b.keys = all + used, used += width / 2 * stride;
-  b.values = all + used, used += kTileKeys / 2 * width;
-  b.queries = all + used, used += kRowsOfTile * width / 2;
-  b.probabilities = all + used, used += kRowsOfTile * stride / 2;
-  b.scores = reinterpret_cast<float*>(all + used), used += kRowsOfTile * stride;
-  b.block = reinterpret_cast<float*>(all + used), used += kRowsOfTile * width;
-  b.sums = reinterpret_cast<float*>(all + used), used += rows * width;
-  b.maxima = reinterpret_cast<float*>(all + used), used += rows;
-  b.totals = reinterpret_cast<float*>(all + used), used += rows;
-  return used * 4;
+inline std::int64_t tile_width(const VarlenAttention& given) { return in_blocks(given.size, kBlockColumns); }
+
+// Bytes of memory for one thread's buffers.
+inline std::int64_t tile_memory_of(const VarlenAttention& given) {
+  const std::int64_t width = tile_width(given), stride = key_stride<float>(kTileKeys);
+  const std::int64_t packed = width / 2 * stride + kTileKeys / 2 * width;
+  const std::int64_t of_tile = kRowsOfTile * (width / 2 + stride / 2 + stride + width);
+  return (packed + of_tile + given.max_seqlen_q * (width + 2)) * 4;
+}
+
+inline TileBuffers cut_tile_buffers(const VarlenAttention& given, void* memory) {
+  const std::int64_t width = tile_width(given), stride = key_stride<float>(kTileKeys);
+  TileBuffers b;
+  b.keys = static_cast<std::int32_t*>(memory);
+  b.values = b.keys + width / 2 * stride;
+  b.queries = b.values + kTileKeys / 2 * width;
+  b.probabilities = b.queries + kRowsOfTile * width / 2;
+  b.scores = reinterpret_cast<float*>(b.probabilities + kRowsOfTile * stride / 2);
+  b.block = b.scores + kRowsOfTile * stride;
+  b.sums = b.block + kRowsOfTile * width;
+  b.maxima = b.sums + given.max_seqlen_q * width;
+  b.totals = b.maxima + given.max_seqlen_q;
+  return b;
 }
 
 // Rows [row, row + rows) of q as [16, width / 2] pairs, zeros beyond.
@@ -131,17 +139,17 @@ SENTCORE_INLINE void write_rows(const float* sums, std::int64_t width, const flo
 inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::int64_t head, const TileBuffers& b) {
   typedef cpu::BFloat16 T;
   const VarlenAttention& given = args.given;
-  const std::int64_t size = given.size, width = in_blocks(size, kBlockColumns);
+  const std::int64_t size = given.size, width = tile_width(given);
   const T* q = static_cast<const T*>(given.q) + s.first_q * given.q_stride + head * size;
   const T* k = static_cast<const T*>(given.k) + s.first_k * given.kv_stride + head * size;
   const T* v = static_cast<const T*>(given.v) + s.first_k * given.kv_stride + head * size;
   const std::int64_t out_stride = given.heads * size;
   T* const out = static_cast<T*>(args.out) + s.first_q * out_stride + head * size;
-  const bool options = has_options(given);  // their pass scales the scores itself
-  const bool alone = s.length_k <= kTileKeys;
+  const bool options = has_options(given);                                   // their pass scales the scores itself
+  const bool alone = s.length_k > 0 && s.length_k <= kTileKeys && !options;  // every row sees the only block
   const float factor = options ? 1.0f : static_cast<float>(given.exact_scale);
   for (std::int64_t i = 0; i < s.length_q; ++i) b.maxima[i] = -__builtin_inff(), b.totals[i] = 0;
-  if (!alone || s.length_k == 0) __builtin_memset(b.sums, 0, static_cast<std::size_t>(s.length_q * width) * 4);
+  if (!alone) __builtin_memset(b.sums, 0, static_cast<std::size_t>(s.length_q * width) * 4);
 
   for (std::int64_t first = 0; first < s.length_k; first += kTileKeys) {
     const std::int64_t count = s.length_k - first < kTileKeys ? s.length_k - first : kTileKeys;
@@ -150,6 +158,11 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
                     width, b);
     for (std::int64_t row = 0; row < s.length_q; row += kRowsOfTile) {
       const std::int64_t rows = s.length_q - row < kRowsOfTile ? s.length_q - row : kRowsOfTile;
+      if (options) {  // does any row of these see a key of this block?
+        const Range top = seen(given, s, row, first, first + count);
+        const Range bottom = seen(given, s, row + rows - 1, first, first + count);
+        if (top.begin >= first + count || bottom.end <= first) continue;
+      }
       if (first == 0 && head + 1 < given.heads) prefetch_next_head(given, s, q, k, v, row, kRowsOfTile);
       copy_tile_queries(q + row * given.q_stride, given.q_stride, rows, size, width, b.queries);
       multiply_rows_of_tile(b.queries, 2 * width, b.keys, 4 * stride, width / 32, columns, b.scores, 4 * stride);
@@ -178,7 +191,7 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
     }
   }
 
-  if (!alone || s.length_k == 0) write_rows(b.sums, width, b.totals, s.length_q, size, out, out_stride);
+  if (!alone) write_rows(b.sums, width, b.totals, s.length_q, size, out, out_stride);
   if (args.lse == nullptr) return;
   float* const lse = static_cast<float*>(args.lse) + s.first_q * given.heads + head;
   for (std::int64_t i = 0; i < s.length_q; ++i) {
@@ -188,18 +201,11 @@ inline void attend(const VarlenAttentionForward& args, const Sentence& s, std::i
   }
 }
 
-// Bytes of memory for one thread's buffers.
-inline std::int64_t tile_memory_of(const VarlenAttention& given) {
-  TileBuffers buffers;
-  return cut_tile_buffers(given, nullptr, buffers);
-}
-
 // The units from, from + step, ... of all: unit u is the u % groups-th share of the heads of sentence u / groups.
 inline void run_tiles(const VarlenAttentionForward& args, std::int64_t groups, std::int64_t from, std::int64_t step,
                       void* memory) {
   const VarlenAttention& given = args.given;
-  TileBuffers buffers;
-  cut_tile_buffers(given, memory, buffers);
+  const TileBuffers buffers = cut_tile_buffers(given, memory);
   const Tiles tiles;
   for (std::int64_t unit = from; unit < given.sentences * groups; unit += step) {
     const Sentence s = sentence_of(given, unit / groups);
