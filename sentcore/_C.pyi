@@ -14,7 +14,7 @@ class BuildInfo(TypedDict):
     compiler: str
     torch_target: str  # the oldest torch that it runs on
     cpu: bool
-    cpu_isa: str  # what the CPU kernels use of this machine: portable, avx2, avx512, avx512_vnni or avx512_bf16
+    cpu_isa: str  # what the CPU kernels use of this machine: portable, avx2, avx512, avx512_vnni, avx512_bf16 or amx
     cuda: bool
     cuda_toolkit: str | None
     archs: list[str]  # "sm_90" is machine code, "compute_80" is PTX

@@ -4,12 +4,36 @@
 #include <cstdlib>
 #include <cstring>
 
+// Matrix tiles, of which the system is asked for the room that they take in a thread's state.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
+#define SENTCORE_COMPILES_AMX 1
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#define SENTCORE_COMPILES_AMX 0
+#endif
+
 namespace sentcore {
 
-// In this order: each has what the ones before it have. avx512: F, BW, DQ and VL; vnni and bf16: with these on top.
-enum class Isa { portable, avx2, avx512, avx512_vnni, avx512_bf16 };
+// In this order: each has what the ones before it have. avx512: F, BW, DQ and VL; vnni and bf16: with these on top;
+// amx: with tiles of bfloat16 and of 8 bits.
+enum class Isa { portable, avx2, avx512, avx512_vnni, avx512_bf16, amx };
 
-constexpr const char* kIsaNames[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
+constexpr const char* kIsaNames[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
+
+// Whether the CPU has tiles and the system lets this process, with all of its threads, use them.
+inline bool may_use_amx() {
+#if SENTCORE_COMPILES_AMX
+  if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16") ||
+      !__builtin_cpu_supports("amx-int8")) {
+    return false;
+  }
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 inline Isa isa_of_machine() {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -19,7 +43,8 @@ inline Isa isa_of_machine() {
     return Isa::avx2;
   }
   if (!__builtin_cpu_supports("avx512vnni")) return Isa::avx512;
-  return __builtin_cpu_supports("avx512bf16") ? Isa::avx512_bf16 : Isa::avx512_vnni;
+  if (!__builtin_cpu_supports("avx512bf16")) return Isa::avx512_vnni;
+  return may_use_amx() ? Isa::amx : Isa::avx512_bf16;
 #else
   return Isa::portable;
 #endif
@@ -42,6 +67,7 @@ inline Isa best_isa() {
 
 // SENTCORE_BEST_ISA(call) returns call in the namespace of the best instruction set that every file is compiled for;
 // the others are for a file that is compiled with SENTCORE_ISA_WITH_BF16, and with SENTCORE_ISA_WITH_VNNI besides.
+// SENTCORE_TRY_AMX(call) returns call in what for_amx.h compiles, where the machine has tiles.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define SENTCORE_TRY_ISA(isa, call)                                             \
   do {                                                                          \
@@ -49,6 +75,11 @@ inline Isa best_isa() {
   } while (false)
 #else
 #define SENTCORE_TRY_ISA(isa, call) static_cast<void>(0)
+#endif
+#if SENTCORE_COMPILES_AMX
+#define SENTCORE_TRY_AMX(call) SENTCORE_TRY_ISA(amx, call)
+#else
+#define SENTCORE_TRY_AMX(call) static_cast<void>(0)
 #endif
 #define SENTCORE_BEST_ISA(call)   \
   SENTCORE_TRY_ISA(avx512, call); \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cache
 
@@ -112,17 +113,23 @@ def usable(x: torch.Tensor, backend: str) -> bool:
 def engine(dtype: torch.dtype) -> str | None:
     """What multiplies packed weights: "kernels", sentcore's own, "onednn", torch's, or None for plain PyTorch.
 
-    oneDNN where the kernels are not compiled, and for bfloat16 on CPUs with matrix tiles (AMX), which ours do not use.
+    oneDNN where the kernels are not compiled, and for bfloat16 where the CPU has matrix tiles (AMX) that they were
+    compiled without, or that the system refused.
     """
     if dtype not in (torch.float32, torch.bfloat16):
         return None
-    tiles = dtype == torch.bfloat16 and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    if extension() is not None and not tiles:
+    if extension() is not None and not (dtype == torch.bfloat16 and _misses_tiles()):
         return "kernels"
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return None
     supported = dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return "onednn" if supported else None
+
+
+def _misses_tiles() -> bool:
+    """Whether the kernels do without tiles that this CPU has, though SENTCORE_CPU_ISA does not say so."""
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    return has_tiles and extension().build_info()["cpu_isa"] != "amx" and not os.environ.get("SENTCORE_CPU_ISA")
 
 
 def _state_of(linear: nn.Linear) -> tuple:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -140,3 +141,22 @@ def test_with_gradients_the_plain_way_is_taken():
         assert not usable(torch.zeros(1, 1), "auto")
     assert not usable(torch.zeros(1, 1), "reference")
     assert not usable(torch.zeros(1, 1, dtype=torch.float64), "auto")
+
+
+@pytest.mark.parametrize(
+    "tiles, isa, lowered, ours",
+    [
+        (True, "amx", "", True),
+        (True, "avx512_bf16", "", False),  # compiled without them, or refused by the system
+        (True, "avx512_bf16", "avx512_bf16", True),
+        (False, "avx512_bf16", "", True),
+    ],
+)
+def test_bfloat16_goes_to_onednn_where_the_kernels_miss_the_cpus_tiles(monkeypatch, tiles, isa, lowered, ours):
+    kernels = SimpleNamespace(build_info=lambda: {"cpu_isa": isa})
+    monkeypatch.setattr(inference_linear, "extension", lambda: kernels)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
+    monkeypatch.setenv("SENTCORE_CPU_ISA", lowered)
+    inference_linear.engine.cache_clear()
+    assert (inference_linear.engine(torch.bfloat16) == "kernels") == ours
+    assert inference_linear.engine(torch.float32) == "kernels"

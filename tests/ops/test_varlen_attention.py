@@ -101,14 +101,24 @@ def test_as_accurate_as_plain_pytorch(dtype, name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", [1, 8, 20, 24, 32, 33, 64, 80])
 def test_every_head_size_and_number_of_keys(dtype, size):
-    lengths = [1, 3, 16, 31, 65, 300]  # 300: more than a block of keys
+    lengths = [1, 3, 16, 31, 65, 300, 530]  # more than a block of keys: 300, and by matrix tiles 530
     qkv, cu = draw(sum(lengths), 3, 2, size, dtype=dtype), offsets(lengths)
     with torch.no_grad():
-        ours = ops.varlen_attention(qkv, cu, 300)
-        apart = ops.varlen_attention(qkv.transpose(0, 1).contiguous().transpose(0, 1), cu, 300)
-        plain, exact = (ops.reference.varlen_attention(x, cu, 300) for x in (qkv, qkv.double()))
+        ours = ops.varlen_attention(qkv, cu, 530)
+        apart = ops.varlen_attention(qkv.transpose(0, 1).contiguous().transpose(0, 1), cu, 530)
+        plain, exact = (ops.reference.varlen_attention(x, cu, 530) for x in (qkv, qkv.double()))
     assert_as_accurate(ours, plain, exact)
     assert torch.equal(ours, apart)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("given", [{"window": (3, 5)}, {"causal": True}, {"window": (600, 40)}], ids=str)
+def test_blocks_of_keys_that_a_row_does_not_see(dtype, given):
+    qkv, cu = draw(1100, 3, 1, 32, dtype=dtype), offsets([1090, 10])
+    with torch.no_grad():
+        ours = ops.varlen_attention(qkv, cu, 1090, **given)
+        plain, exact = (ops.reference.varlen_attention(x, cu, 1090, **given) for x in (qkv, qkv.double()))
+    assert_as_accurate(ours, plain, exact)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

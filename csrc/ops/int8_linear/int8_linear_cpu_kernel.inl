@@ -7,6 +7,7 @@
 #include "common/simd.inl"
 #include "ops/int8_linear/int8_linear_cpu_activations.inl"
 #include "ops/int8_linear/int8_linear_cpu_rows.inl"
+#include "ops/int8_linear/int8_linear_cpu_results.inl"
 // clang-format on
 
 namespace sentcore {
@@ -19,7 +20,7 @@ constexpr std::int64_t kAhead = 32;  // steps of a panel that are asked for ahea
 
 // Bytes of memory for the rows of a task, which are computed in whole tiles and written in whole vectors.
 inline std::int64_t memory_of(std::int64_t rows, std::int64_t depth) {
-  return (rows + kTileRows) * (steps_of(depth) * kWords + 4) * 4 + 2 * SENTCORE_VECTOR_BYTES;
+  return (rows + kTileRows) * steps_of(depth) * kWords * 4 + beside_words(rows + kTileRows) + 2 * SENTCORE_VECTOR_BYTES;
 }
 
 // sum + the products of halves, added in pairs.
@@ -56,20 +57,6 @@ SENTCORE_INLINE IntVector add_products(IntVector sum, IntVector w, const std::in
 #endif
 }
 
-// A panel's columns: their scales and biases, zeros beyond the weight's.
-struct PanelColumns {
-  float scale[kInt8Columns];
-  float bias[kInt8Columns];
-};
-
-// The weights of input `place` in a panel's columns from `first` on.
-SENTCORE_INLINE Vec<float> column_of(const std::uint8_t* panel, std::int32_t place, std::int64_t first) {
-  IntVector words;
-  __builtin_memcpy(&words, panel + (place / kInt8Depth * kInt8Columns + first) * kInt8Depth, sizeof(words));
-  const IntVector bytes = (words >> (8 * (place % static_cast<std::int32_t>(kInt8Depth)))) & splat_int(255);
-  return __builtin_convertvector(bytes - splat_int(128), Vec<float>);
-}
-
 // out [R rows, C vectors of columns] of rows from `row` on with the columns from `column` of a panel on.
 template <typename T, Int8Activation activation, int R, int C>
 SENTCORE_INLINE void multiply_int8_tile(const Int8Rows& rows, std::int64_t row, const std::uint8_t* panel, int column,
@@ -99,10 +86,7 @@ SENTCORE_INLINE void multiply_int8_tile(const Int8Rows& rows, std::int64_t row, 
     const Vec<float> scale = load(columns.scale + first), bias = load(columns.bias + first);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-      const std::int64_t at = row + r;
-      Vec<float> sum = __builtin_convertvector(sums[r][j] - splat_int(rows.sums[at]), Vec<float>) * rows.scales[at];
-      if (rows.apart[at] != 0) sum += rows.apart[at] * column_of(panel, rows.places[at], first);
-      const Vec<float> result = activated<activation, T>(sum * scale + bias);
+      const Vec<float> result = result_of<T, activation>(sums[r][j], rows, row + r, panel, first, scale, bias);
       if (first + L <= count) {
         store_narrow(out + r * out_stride + first, result);
       } else {
@@ -130,12 +114,9 @@ inline void run_int8(const Int8Linear& args, std::int64_t first_row, std::int64_
                      std::int64_t last_panel, void* memory) {
   const std::int64_t count = last_row - first_row, steps = steps_of(args.depth);
   Int8Rows rows;
-  rows.scales = static_cast<float*>(memory);
-  rows.sums = reinterpret_cast<std::int32_t*>(rows.scales + count + kTileRows);
-  rows.apart = reinterpret_cast<float*>(rows.sums + count + kTileRows);
-  rows.places = reinterpret_cast<std::int32_t*>(rows.apart + count + kTileRows);
+  cut_beside_words(rows, count + kTileRows, memory);
   rows.words = rows.places + count + kTileRows;
-  rows.stride = steps * kWords;
+  rows.width = rows.stride = steps * kWords;
   const T* x = static_cast<const T*>(args.x) + first_row * args.depth;
   for (std::int64_t r = 0; r < count; ++r) round_row(x + r * args.depth, args.depth, rows, r);
 
@@ -143,11 +124,7 @@ inline void run_int8(const Int8Linear& args, std::int64_t first_row, std::int64_
     const std::uint8_t* panel = args.weight + p * steps * kInt8Columns * kInt8Depth;
     const std::int64_t first = p * kInt8Columns;
     const std::int64_t inside = args.columns - first < kInt8Columns ? args.columns - first : kInt8Columns;
-    PanelColumns columns = {};
-    for (std::int64_t j = 0; j < inside; ++j) {
-      columns.scale[j] = args.scale[first + j];
-      if (args.bias != nullptr) columns.bias[j] = args.bias[first + j];
-    }
+    const PanelColumns columns = columns_of(args, first, inside);
     T* out = static_cast<T*>(args.out) + first_row * args.columns + first;
     std::int64_t r = 0;
     for (; r + kTileRows <= count; r += kTileRows) {

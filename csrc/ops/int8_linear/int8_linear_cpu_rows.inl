@@ -10,13 +10,23 @@ constexpr int kWords = SENTCORE_ISA_HAS_VNNI ? 1 : 2;
 
 // The rounded rows of one task and what belongs to them.
 struct Int8Rows {
-  std::int32_t* words;   // [rows, stride]
-  std::int64_t stride;   // steps of the depth * kWords
+  std::int32_t* words;  // [rows, width], a row at each multiple of the stride
+  std::int64_t width;   // steps of the depth * kWords
+  std::int64_t stride;
   float* scales;         // [rows]: max|x| / 127, NaN where x holds NaN or infinity
   std::int32_t* sums;    // [rows]: 128 * sum of the rounded x
   float* apart;          // [rows]: the element that is kept as it is, or 0
   std::int32_t* places;  // [rows]: its column
 };
+
+// Bytes of what belongs to `rows` rows beside their words, and where the words begin behind it in `memory`.
+SENTCORE_INLINE std::int64_t beside_words(std::int64_t rows) { return rows * 4 * 4; }
+SENTCORE_INLINE void cut_beside_words(Int8Rows& rows, std::int64_t count, void* memory) {
+  rows.scales = static_cast<float*>(memory);
+  rows.sums = reinterpret_cast<std::int32_t*>(rows.scales + count);
+  rows.apart = reinterpret_cast<float*>(rows.sums + count);
+  rows.places = reinterpret_cast<std::int32_t*>(rows.apart + count);
+}
 
 SENTCORE_INLINE std::int64_t steps_of(std::int64_t depth) { return (depth + kInt8Depth - 1) / kInt8Depth; }
 
@@ -226,7 +236,7 @@ inline void round_row(const T* x, std::int64_t depth, const Int8Rows& rows, std:
     rows.places[r] = static_cast<std::int32_t>(place);
   }
   if (!(row.size > 0)) {  // nothing else but zeros, or no numbers
-    __builtin_memset(words, 0, static_cast<std::size_t>(rows.stride) * sizeof(*words));
+    __builtin_memset(words, 0, static_cast<std::size_t>(rows.width) * sizeof(*words));
     return;
   }
   const Vec<float> inverse = splat(127.0f / row.size);
@@ -256,7 +266,7 @@ inline void round_row(const T* x, std::int64_t depth, const Int8Rows& rows, std:
     std::int32_t last[L];  // words of a whole vector, of which the row has fewer
     store_words(last, rounded);
     const std::int64_t begin = k / kInt8Depth * kWords;
-    for (std::int64_t i = begin; i < rows.stride; ++i) words[i] = last[i - begin];
+    for (std::int64_t i = begin; i < rows.width; ++i) words[i] = last[i - begin];
     sum += rounded;
   }
   rows.sums[r] = 128 * total_of(sum);

@@ -4,6 +4,7 @@
 #include "common/simd.inl"
 #include "common/activations.inl"
 #include "common/product.inl"
+#include "ops/packed_linear/packed_linear_cpu_activations.inl"
 // clang-format on
 
 namespace sentcore {
@@ -67,20 +68,6 @@ struct Panel {
   T* out;
   std::int64_t out_stride;
 };
-
-template <typename T>
-SENTCORE_INLINE Vec<float> activated(PackedActivation activation, Vec<float> x) {
-  switch (activation) {
-    case PackedActivation::relu:
-      return larger<float>(Vec<float>{}, x);  // NaN stays
-    case PackedActivation::gelu:
-      return gelu_erf<T>(x);
-    case PackedActivation::gelu_tanh:
-      return gelu_tanh<T>(x);
-    default:
-      return x;
-  }
-}
 
 // values [R, C vectors], activated, to the first columns of out.
 template <typename T, int R, int C>
