@@ -120,14 +120,23 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         one.train()
         return one, one.evaluate(test, metric_key_prefix="test")
 
+    losses = []  # of each trial, that of its last epoch
+
+    def chosen(trial) -> dict:
+        losses.append(float("nan"))
+        return space(trial)
+
+    def objective(figures: dict[str, float]) -> float:
+        losses[-1] = figures["eval_loss"]
+        return losses[-1]
+
     options.out.mkdir(parents=True, exist_ok=True)
-    losses = []
     # The defaults, because what a trial chooses is cut to the type of what stands there: a share of steps to 0.
     search = trainer(options.report_to, **DEFAULTS)
     best = search.hyperparameter_search(
-        hp_space=space,
+        hp_space=chosen,
         hp_name=lambda trial: f"trial-{trial.number}",
-        compute_objective=lambda figures: losses.append(figures["eval_loss"]) or figures["eval_loss"],
+        compute_objective=objective,
         n_trials=options.trials,
         direction="minimize",
         backend="optuna",

@@ -134,8 +134,8 @@ def test_cosent_reads_scores_and_refuses_equal_ones(tiny, tmp_path, run, load):
 def test_tune(tiny, tmp_path, run):
     from transformers import AutoModelForSequenceClassification
 
-    figures = run("tune", "--model", tiny, "--trials", 2, "--epochs", 1, "--out", tmp_path / "out")
-    assert len(set(figures["losses"])) == 2 and figures["best_loss"] == min(figures["losses"])
+    figures = run("tune", "--model", tiny, "--trials", 2, "--epochs", 2, "--out", tmp_path / "out")
+    assert len(set(figures["losses"])) == len(figures["losses"]) == 2 and figures["best_loss"] == min(figures["losses"])
     # The best choices, read back, train the classifier of that trial again.
     assert figures["tuned_loss"] == pytest.approx(figures["best_loss"], rel=1e-4)
     choices = json.loads((tmp_path / "out" / "choices.json").read_text(encoding="utf-8"))
