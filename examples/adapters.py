@@ -97,7 +97,14 @@ def with_adapter(encoder: nn.Module, method: str, size: int, steps: int) -> nn.M
     elif method == "prefix":
         config = peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=size)
     else:
-        config = peft.PromptTuningConfig(task_type=task, num_virtual_tokens=size)
+        shape = encoder.config  # said, because PEFT does not read DistilBERT's
+        config = peft.PromptTuningConfig(
+            task_type=task,
+            num_virtual_tokens=size,
+            token_dim=encoder.get_input_embeddings().embedding_dim,
+            num_layers=shape.num_hidden_layers,
+            num_attention_heads=shape.num_attention_heads,
+        )
     return peft.get_peft_model(encoder, config)
 
 
