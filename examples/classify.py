@@ -4,18 +4,20 @@
 
 The file is .jsonl, with fields text and label, or .tsv, with a header that names these two columns. Without --data a small
 sample in English and Chinese is used. Needs the extra `[train]`.
+
+In several processes, each on rows of its own, with gradients averaged (DistributedDataParallel):
+
+    torchrun --nproc-per-node 2 examples/classify.py --data reviews.tsv --out my-classifier
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from arguments import existing_file
+from labelled_texts import accuracy, split, tokenized
 from sentence_transformers import SentenceTransformer
 from transformers import (
     AutoModelForSequenceClassification,
@@ -29,37 +31,6 @@ import sentcore
 from sentcore.checkpoint import resolve
 
 SAMPLE = Path(__file__).parent / "data" / "topics.jsonl"
-
-
-def read_rows(path: Path) -> list[tuple[str, str]]:
-    """(text, label) of every row of a .jsonl or .tsv file; an error names the line."""
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    header = lines[0].rstrip("\r").split("\t") if path.suffix == ".tsv" else None
-    if header is not None and not {"text", "label"} <= set(header):
-        sys.exit(f"{path}, line 1: columns {header}; accepted: a header with text and label, parted by tabs")
-    rows = []
-    for number, line in enumerate(lines[1:] if header else lines, start=2 if header else 1):
-        if not line.strip():
-            continue
-        try:
-            row = dict(zip(header, line.rstrip("\r").split("\t"), strict=True)) if header else json.loads(line)
-            text, label = row["text"], str(row["label"])
-        except (ValueError, KeyError, TypeError) as error:
-            sys.exit(f"{path}, line {number}: {line[:80]!r} is no row with text and label ({error!r})")
-        if not isinstance(text, str):
-            sys.exit(f"{path}, line {number}: text is {text!r}; accepted: a string")
-        rows.append((text, label))
-    return rows
-
-
-def accuracy(prediction) -> dict[str, float]:
-    """Accuracy, and F1 averaged over the labels, as scikit-learn defines them."""
-    guesses, labels = np.argmax(prediction.predictions, axis=-1), prediction.label_ids
-    scores = []
-    for label in np.unique(np.concatenate((labels, guesses))):
-        hits = np.sum((guesses == label) & (labels == label))
-        scores.append(2 * hits / (np.sum(guesses == label) + np.sum(labels == label)))
-    return {"accuracy": float(np.mean(guesses == labels)), "macro_f1": float(np.mean(scores))}
 
 
 def save(model, tokenizer, base: Path, folder: Path) -> None:
@@ -89,30 +60,18 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     options = parser.parse_args(arguments)
 
     torch.manual_seed(options.seed)
-    rows = read_rows(options.data)
-    order = torch.randperm(len(rows)).tolist()
-    kept = 0 if options.test else max(1, len(rows) // 5)
-    test = read_rows(options.test) if options.test else [rows[place] for place in order[:kept]]
-    train = [rows[place] for place in order[kept:]]
-    names = sorted({label for _, label in rows})
-    label2id = {name: index for index, name in enumerate(names)}
-    unknown = {label for _, label in test} - set(names)
-    if unknown:
-        sys.exit(f"{options.test}: labels {sorted(unknown)} are not in {options.data}, which has {names}")
+    train, test, names = split(options.data, options.test)
 
     folder = resolve(options.model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=len(names), label2id=label2id, id2label=dict(enumerate(names))
+        folder,
+        num_labels=len(names),
+        label2id={name: index for index, name in enumerate(names)},
+        id2label=dict(enumerate(names)),
     )
     if not options.no_accelerate:
         sentcore.accelerate(model)  # computes no padding from here on
-
-    def tokenized(part: list[tuple[str, str]]) -> list[dict]:
-        return [
-            {**tokenizer(text, truncation=True, max_length=options.max_length), "labels": label2id[label]}
-            for text, label in part
-        ]
 
     trainer = Trainer(
         model=model,
@@ -124,24 +83,33 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             learning_rate=options.learning_rate,
             warmup_steps=0.1,  # a share of all steps
             seed=options.seed,
+            # Not by evaluate() before train(), after which the processes of torchrun train apart, unnoticed.
+            eval_on_start=True,
             save_strategy="no",
             report_to="none",
+            # Said, because torchrun's processes find each other on a CPU only where it is asked for.
+            use_cpu=not torch.accelerator.is_available(),
+            # The loss is a mean over the process's rows; Trainer would multiply it by the number of processes.
+            average_tokens_across_devices=False,
         ),
-        train_dataset=tokenized(train),
-        eval_dataset=tokenized(test),
+        train_dataset=tokenized(train, names, tokenizer, options.max_length),
+        eval_dataset=tokenized(test, names, tokenizer, options.max_length),
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=accuracy,
     )
-    before = trainer.evaluate()
     trainer.train()
+    before = next(entry for entry in trainer.state.log_history if "eval_accuracy" in entry)
     after = trainer.evaluate()
-    print(f"{len(train)} texts to train on, {len(test)} to test on; labels {', '.join(names)}")
-    for name in ("accuracy", "macro_f1", "loss"):
-        print(f"{name:<9} before {before[f'eval_{name}']:.3f}   after {after[f'eval_{name}']:.3f}")
-    save(model, tokenizer, folder, options.out)
-    print(f"saved {options.out} (transformers) and {options.out / 'encoder'} (SentenceEncoder)")
+    if trainer.is_world_process_zero():  # one of several processes prints and saves
+        print(f"{len(train)} texts to train on, {len(test)} to test on; labels {', '.join(names)}")
+        for name in ("accuracy", "macro_f1", "loss"):
+            print(f"{name:<9} before {before[f'eval_{name}']:.3f}   after {after[f'eval_{name}']:.3f}")
+        save(model, tokenizer, folder, options.out)
+        print(f"saved {options.out} (transformers) and {options.out / 'encoder'} (SentenceEncoder)")
     return {"accuracy_before": before["eval_accuracy"], "accuracy_after": after["eval_accuracy"]}
 
 
 if __name__ == "__main__":
     main()
+    if torch.distributed.is_initialized():  # Here, where the trainer is gone: with its model alive gloo may never end.
+        torch.distributed.destroy_process_group()

@@ -31,11 +31,12 @@ SAMPLE = Path(__file__).parent / "data" / "questions.jsonl"
 
 
 class Row(NamedTuple):
-    """A query, the document that answers it, and hard negatives, perhaps none."""
+    """A query, the document that answers it, and hard negatives, perhaps none; how alike the first two are, if that is known."""
 
     query: str
     document: str
     negatives: list[str]
+    score: float | None = None
 
 
 def joined(field: object) -> object:
@@ -44,7 +45,7 @@ def joined(field: object) -> object:
     return "\n".join(field) if whole else field
 
 
-def read_rows(path: Path, query: str, document: str, negative: str | None) -> list[Row]:
+def read_rows(path: Path, query: str, document: str, negative: str | None, score: str | None = None) -> list[Row]:
     """Rows of a .jsonl or .jsonl.gz file; an error names the line."""
     rows = []
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
@@ -55,18 +56,21 @@ def read_rows(path: Path, query: str, document: str, negative: str | None) -> li
                 entry = json.loads(line)
                 texts = [joined(entry[query]), joined(entry[document])]
                 negatives = entry.get(negative) or []
+                value = None if score is None else float(entry[score])
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                sys.exit(f"{path}, line {number}: no JSON object with fields {query!r} and {document!r} ({error!r})")
+                wanted = f"{query!r} and {document!r}" + (f" and a number in {score!r}" if score else "")
+                sys.exit(f"{path}, line {number}: no JSON object with fields {wanted} ({error!r})")
             negatives = [negatives] if isinstance(negatives, str) else negatives
             if not all(isinstance(text, str) for text in [*texts, *negatives]):
                 sys.exit(f"{path}, line {number}: a field holds no text; accepted: a string, or a list of strings")
-            rows.append(Row(*texts, negatives))
+            rows.append(Row(*texts, negatives, value))
     return rows
 
 
-def evaluate(folder: Path, rows: list[Row], max_length: int) -> dict[str, float]:
-    """How well each row's query finds its document among the documents of all rows."""
+def evaluate(folder: Path, rows: list[Row], max_length: int, dims: int | None = None) -> dict[str, float]:
+    """How well each row's query finds its document among the documents of all rows, by the first `dims` numbers or all."""
     model = sentcore.SentenceEncoder(folder)
+    model.truncate_dim = dims or model.truncate_dim
     model.max_seq_length = min(max_length, model.max_seq_length)
     documents = list(dict.fromkeys(row.document for row in rows))
     place = {document: index for index, document in enumerate(documents)}

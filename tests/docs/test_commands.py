@@ -21,6 +21,7 @@ SKIPPED = {
     "python examples/ray_embed.py": "starts a Ray cluster; tests/examples/test_ray_example.py runs it where Ray is installed",
     "python examples/question_answering.py": "trains for a minute; tests/examples/test_use_examples.py runs it shorter",
     "python examples/translate.py": "trains for half a minute, as question_answering.py",
+    "torchrun --nproc-per-node 2 examples/classify.py": "two processes; tests/examples/test_two_processes.py runs it",
     "torchrun": "wants two machines; tests/integrations/test_accelerate_distributed.py trains in two processes",
     "accelerate launch": "wants two machines, as torchrun",
 }

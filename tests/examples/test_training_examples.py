@@ -73,7 +73,7 @@ def test_classify(tiny, tmp_path, run):
 def test_classify_reads_tsv(tmp_path, load):
     path = tmp_path / "rows.tsv"
     path.write_text("id\tlabel\ttext\r\n1\tgood\tI like it\r\n\r\n2\tbad\t不好\r\n", encoding="utf-8")
-    assert load("classify").read_rows(path) == [("I like it", "good"), ("不好", "bad")]
+    assert load("labelled_texts").read_rows(path) == [("I like it", "good"), ("不好", "bad")]
 
 
 def test_retrieval_on_the_sample(tiny, tmp_path, run):
