@@ -50,7 +50,7 @@ def grad_of_product(
     """The gradient before the rotation, whose transpose turns the other way."""
     if cos is not None:
         grad_qkv = _rotate(grad_qkv, cos, -sin)
-    return grad_qkv.reshape(grad_qkv.shape[0], -1)
+    return grad_qkv.flatten(1)
 
 
 def _rotate(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
