@@ -3,7 +3,7 @@
     python examples/few_shot.py --data topics.jsonl --shots 8 --out my-few-shot
 
 This is SetFit (Tunstall et al. 2022, https://arxiv.org/abs/2209.11055): two texts of one label are pulled together, two of
-different labels apart, and logistic regression does the rest. The file is .jsonl with fields text and label; --shots texts of each
+different labels apart, and logistic regression does the rest. The file is .jsonl or .tsv with text and label; --shots texts of each
 label are trained on, and the accuracy on all others is printed, with the encoder as it came and after training. Without --data a
 small sample in English and Chinese is used. Needs the extra `[train]`.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from arguments import existing_file
+from labelled_texts import read_rows
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -27,23 +28,6 @@ import sentcore
 from sentcore.checkpoint import resolve
 
 SAMPLE = Path(__file__).parent / "data" / "topics.jsonl"
-
-
-def read_rows(path: Path) -> list[tuple[str, str]]:
-    """(text, label) of every row of a .jsonl file; an error names the line."""
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            text, label = entry["text"], str(entry["label"])
-        except (ValueError, KeyError, TypeError) as error:
-            sys.exit(f"{path}, line {number}: no JSON object with text and label ({error!r})")
-        if not isinstance(text, str):
-            sys.exit(f"{path}, line {number}: text is {text!r}; accepted: a string")
-        rows.append((text, label))
-    return rows
 
 
 def draw_shots(labels: list[str], shots: int) -> tuple[list[int], list[int]]:
@@ -98,7 +82,7 @@ def head_and_accuracy(
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=existing_file, default=SAMPLE, help=".jsonl with text and label")
+    parser.add_argument("--data", type=existing_file, default=SAMPLE, help=".jsonl or .tsv with text and label")
     parser.add_argument("--shots", type=int, default=6, help="texts of each label to train on, at least 2")
     parser.add_argument("--model", default="minilm", help='"minilm", a folder or a hub id')
     parser.add_argument("--out", type=Path, default=Path("few-shot-model"), help="folder to save")

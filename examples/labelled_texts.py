@@ -35,7 +35,8 @@ def read_rows(path: Path) -> list[Row]:
             row = dict(zip(header, line.rstrip("\r").split("\t"), strict=True)) if header else json.loads(line)
             text, label = row["text"], str(row["label"])
         except (ValueError, KeyError, TypeError) as error:
-            sys.exit(f"{path}, line {number}: {line[:80]!r} is no row with text and label ({error!r})")
+            found = f"{line[:80]!r} is no row" if header else "no JSON object"
+            sys.exit(f"{path}, line {number}: {found} with text and label ({error!r})")
         if not isinstance(text, str):
             sys.exit(f"{path}, line {number}: text is {text!r}; accepted: a string")
         rows.append((text, label))

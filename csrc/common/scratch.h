@@ -2,7 +2,6 @@
 // system anew, every page costs a fault, together as much as a tenth of a training step.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>

@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "common/checks.h"
 #include "common/register.h"
+#include "layers/checks.h"
 
 namespace sentcore {
 namespace {
@@ -54,29 +54,12 @@ void check_floats(const Checks& check, const char* name, const Tensor& tensor,
   }
 }
 
-void check_offsets(const Checks& check, const Call& call, std::int64_t tokens) {
+void check_batch(const Checks& check, const Call& call, std::int64_t tokens) {
   check.dtype("cu_seqlens", call.cu_seqlens, {ScalarType::Int}, "Convert it with .int()");
   check.dimensions("cu_seqlens", call.cu_seqlens, 1, "[B + 1]");
   if (!call.cu_seqlens.is_cpu()) check.fail("cu_seqlens is not on the CPU; accepted: the CPU. Move it there");
   if (!call.cu_seqlens.is_contiguous()) check.fail("cu_seqlens is not contiguous; accepted: contiguous. Copy it");
-  const std::int64_t sentences = call.cu_seqlens.sizes()[0] - 1;
-  const auto* cu = static_cast<const std::int32_t*>(call.cu_seqlens.const_data_ptr());
-  if (sentences < 0 || cu[0] != 0 || cu[sentences] != tokens) {
-    check.fail("cu_seqlens does not run from 0 to the " + std::to_string(tokens) + " tokens of x. Pass the batch's");
-  }
-  for (std::int64_t b = 0; b < sentences; ++b) {
-    if (cu[b] > cu[b + 1] || cu[b + 1] - cu[b] > call.max_seqlen) {
-      check.fail("cu_seqlens gives sentence " + std::to_string(b) + " " + std::to_string(cu[b + 1] - cu[b]) +
-                 " tokens; accepted: 0 to max_seqlen = " + std::to_string(call.max_seqlen) + ". Pass the batch's");
-    }
-  }
-}
-
-LayerActivation activation_of(const Checks& check, const std::string& name) {
-  if (name == "relu") return LayerActivation::relu;
-  if (name == "gelu") return LayerActivation::gelu;
-  if (name == "gelu_tanh") return LayerActivation::gelu_tanh;
-  check.fail("activation is '" + name + "'; accepted: relu, gelu, gelu_tanh. Run the layer's ops one by one");
+  check_offsets(check, call.cu_seqlens, call.max_seqlen, tokens);
 }
 
 TrainedLayer given_of(const Checks& check, const Call& call) {
@@ -89,7 +72,7 @@ TrainedLayer given_of(const Checks& check, const Call& call) {
     check.fail("x has " + std::to_string(hidden) + " columns for " + std::to_string(call.heads) +
                " heads; accepted: as many for each head");
   }
-  check_offsets(check, call, tokens);
+  check_batch(check, call, tokens);
   if (call.qkv.size() != 2 && call.qkv.size() != 6) {
     check.fail("qkv holds " + std::to_string(call.qkv.size()) +
                " tensors; accepted: a weight and a bias, or three weights and three biases");

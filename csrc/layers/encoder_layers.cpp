@@ -8,6 +8,7 @@
 
 #include "common/checks.h"
 #include "common/register.h"
+#include "layers/checks.h"
 
 namespace sentcore {
 namespace {
@@ -84,30 +85,16 @@ Tensor forward(const Tensor& x, const Tensor& cu_seqlens, std::int64_t max_seqle
   if (weights.size() % kPlaces != 0) {
     check.fail("weights holds " + std::to_string(weights.size()) + " tensors; accepted: 16 for each layer");
   }
-  if (activation != "relu" && activation != "gelu" && activation != "gelu_tanh") {
-    check.fail("activation is '" + activation + "'; accepted: relu, gelu, gelu_tanh. Run the layers one by one");
-  }
+  args.activation = activation_of(check, activation);
   const std::int64_t sentences = cu_seqlens.sizes()[0] - 1,
                      layers = static_cast<std::int64_t>(weights.size()) / kPlaces;
   for (std::int64_t i = 0; i < layers; ++i) check_layer(check, args, x, weights.data() + i * kPlaces);
   const Tensor offsets = as_contiguous(cu_seqlens), x_in = as_contiguous(x);
   const auto* cu = static_cast<const std::int32_t*>(offsets.const_data_ptr());
-  if (sentences < 0 || cu[0] != 0 || cu[sentences] != args.tokens) {
-    check.fail("cu_seqlens does not run from 0 to the " + std::to_string(args.tokens) +
-               " tokens of x. Pass the batch's");
-  }
-  for (std::int64_t b = 0; b < sentences; ++b) {
-    if (cu[b] > cu[b + 1] || cu[b + 1] - cu[b] > max_seqlen) {
-      check.fail("cu_seqlens gives sentence " + std::to_string(b) + " " + std::to_string(cu[b + 1] - cu[b]) +
-                 " tokens; accepted: 0 to max_seqlen = " + std::to_string(max_seqlen) + ". Pass the batch's");
-    }
-  }
+  check_offsets(check, offsets, max_seqlen, args.tokens);
   if (args.tokens == 0 || layers == 0) return torch::stable::clone(x);
   Tensor out = new_output(x, {args.tokens, args.hidden}, x.scalar_type());
   args.sentences = sentences;
-  args.activation = activation == "gelu"   ? LayerActivation::gelu
-                    : activation == "relu" ? LayerActivation::relu
-                                           : LayerActivation::gelu_tanh;
   for (std::int64_t i = 0; i < layers; ++i) args.layers.push_back(layer_of(weights.data() + i * kPlaces));
   args.cu_seqlens = cu;
   args.x = x_in.const_data_ptr();

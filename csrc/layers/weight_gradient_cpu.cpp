@@ -66,10 +66,13 @@ void run(const WeightGradient& args, const Part& part, const float* strips, floa
         const std::int64_t row = i * tile.rows;
         const int rows = static_cast<int>(std::min<std::int64_t>(tile.rows, args.rows - row));
         float* out[8] = {};
+        bool wanted = false;
         for (int r = 0; r < rows; ++r) {
           float* const whole = args.out[(row + r) / args.rows_of_part];
           if (whole != nullptr) out[r] = whole + (row + r) % args.rows_of_part * args.columns + column;
+          wanted = wanted || whole != nullptr;
         }
+        if (!wanted) continue;
         multiply_gradients(rows_packed + ((i - part.first_tile) * tokens + begin) * tile.rows, strip, count, b == 0,
                            rows, columns, out, ahead, ahead_step);
         ahead += count * ahead_step;
