@@ -19,6 +19,8 @@ struct LaunchShape {
   dim3 grid;
   dim3 block;
   std::size_t shared_bytes = 0;
+  std::size_t shared_limit =
+      99 * 1024;  // of the smallest GPU the kernel is compiled for; the emulation holds it to that
 };
 
 template <typename T>

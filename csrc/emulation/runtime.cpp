@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -25,7 +27,7 @@ dim3 grid_dim{};
 
 namespace {
 
-enum class State { ready, at_barrier, at_warp, exited };
+enum class State { ready, at_barrier, at_warp, waiting, exited };
 
 struct Thread {
   ThreadView view{};
@@ -36,6 +38,7 @@ struct Thread {
   unsigned mask = 0;
   const void* in = nullptr;
   void* out = nullptr;
+  std::function<bool()> is_over;  // of what it is waiting for
   std::unique_ptr<Fiber> fiber;
 };
 
@@ -66,6 +69,14 @@ struct Runtime {
 
   std::map<const void*, std::pair<SharedBytes, std::size_t>> shared;
   int dynamic_key = 0;
+  std::map<const void*, std::shared_ptr<void>> objects;
+
+  struct Work {
+    Place place;
+    std::function<void()> run;
+  };
+  std::map<std::uint64_t, Work> works;  // of the copy engine, still to be done
+  std::uint64_t next_work = 0;
 };
 
 Runtime& runtime() {
@@ -143,6 +154,8 @@ void start_block(unsigned seed, std::uint64_t block, std::size_t shared_bytes) {
   for (auto& rank : r.thread_rank) rank = r.random.next();
   for (auto& rank : r.warp_rank) rank = r.random.next();
   r.shared.clear();
+  r.objects.clear();
+  r.works.clear();
   if (shared_bytes > 0) shared_object(&r.dynamic_key, shared_bytes);
   for (int i = 0; i < r.count; ++i) {
     Thread& t = *r.threads[i];
@@ -157,14 +170,28 @@ void start_block(unsigned seed, std::uint64_t block, std::size_t shared_bytes) {
   }
 }
 
+void do_work(std::map<std::uint64_t, Runtime::Work>::iterator work) {
+  const std::function<void()> run = std::move(work->second.run);
+  runtime().works.erase(work);
+  run();
+  changed();
+}
+
 void run_block() {
   Runtime& r = runtime();
-  while (!r.turns.empty()) {
+  while (r.error.empty() && !(r.turns.empty() && r.works.empty())) {
+    if (!r.works.empty() && (r.turns.empty() || r.random.next() % 8 == 0)) {
+      if (r.exited == r.count) {
+        r.error = block_text() + " has ended before the work of " + text(r.works.begin()->second.place) + " was done";
+        break;
+      }
+      do_work(std::next(r.works.begin(), static_cast<std::ptrdiff_t>(r.random.next() % r.works.size())));
+      continue;
+    }
     Thread& t = *r.threads[r.turns.top().thread];
     r.turns.pop();
     current = &t.view;
     t.fiber->resume();
-    if (!r.error.empty()) break;
   }
   current = nullptr;
   if (r.error.empty() && r.exited < r.count) r.error = deadlock_text();
@@ -274,6 +301,38 @@ void meet_warp(Place place, unsigned mask, const void* in, void* out, Exchange e
   t.fiber->yield();
 }
 
+void wait_until(Place place, std::function<bool()> ready) {
+  if (ready()) return pause();
+  Thread& t = self();
+  t.state = State::waiting;
+  t.place = place;
+  t.is_over = std::move(ready);
+  t.fiber->yield();
+}
+
+void changed() {
+  Runtime& r = runtime();
+  for (int i = 0; i < r.count; ++i) {
+    Thread& t = *r.threads[i];
+    if (t.state != State::waiting || !t.is_over()) continue;
+    t.is_over = nullptr;
+    make_ready(t);
+  }
+}
+
+std::uint64_t later(Place place, std::function<void()> work) {
+  Runtime& r = runtime();
+  r.works.emplace(r.next_work, Runtime::Work{place, std::move(work)});
+  return r.next_work++;
+}
+
+void finish(std::uint64_t number) {
+  const auto found = runtime().works.find(number);
+  if (found != runtime().works.end()) do_work(found);
+}
+
+std::shared_ptr<void>& block_object(const void* key) { return runtime().objects[key]; }
+
 void* shared_object(const void* key, std::size_t bytes) {
   auto found = runtime().shared.find(key);
   if (found == runtime().shared.end()) {
@@ -297,6 +356,18 @@ bool is_shared(const void* p, std::size_t bytes) {
     const unsigned char* memory = object.second.first.get();
     return begin >= memory && begin + bytes <= memory + object.second.second;
   });
+}
+
+// Some bytes past a multiple of 1024, so that a kernel that needs more than 128 bytes' alignment has to see to it.
+constexpr std::uint32_t kFirstAddress = 1024 + 128;
+
+std::uint32_t shared_address(const void* p) {
+  const auto* begin = static_cast<const unsigned char*>(dynamic_shared());
+  return kFirstAddress + static_cast<std::uint32_t>(static_cast<const unsigned char*>(p) - begin);
+}
+
+void* from_shared_address(std::uint32_t address) {
+  return static_cast<unsigned char*>(dynamic_shared()) + (address - kFirstAddress);
 }
 
 }  // namespace sentcore::emulation

@@ -6,12 +6,16 @@
 // running ahead. With shared memory poisoned at the start of each block, a missing barrier shows as a wrong result
 // under some seed.
 //
+// What the copy engine does (see hopper.h) happens at any later turn, or when every thread waits.
+//
 // Stricter than a GPU: every thread of a block must reach the same barrier, at the same place in the source, and every
 // lane of a mask must reach the same warp instruction; anything else is an error that says who waits where.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 
 #include "emulation/types.h"
 
@@ -56,10 +60,25 @@ void meet_warp(Place place, unsigned mask, const void* in, void* out, Exchange e
 // Lets another thread go first, perhaps.
 void pause();
 
+// Waits until ready() holds; it is asked now and after every changed().
+void wait_until(Place place, std::function<bool()> ready);
+void changed();
+
+// Something that the machine does beside the threads, at a time that they do not know. Returns its number; finish()
+// does it at once if it has not been done.
+std::uint64_t later(Place place, std::function<void()> work);
+void finish(std::uint64_t number);
+
+// An object of the block, made when it is first asked for and gone with the block.
+std::shared_ptr<void>& block_object(const void* key);
+
 // Memory of the block, poisoned at its start: one object per key, and the dynamic one.
 void* shared_object(const void* key, std::size_t bytes);
 void* dynamic_shared();
 bool is_shared(const void* p, std::size_t bytes);
+// The address that instructions with 32-bit addresses know a place in the dynamic shared memory by, and back.
+std::uint32_t shared_address(const void* p);
+void* from_shared_address(std::uint32_t address);
 
 // Ends the launch with an error that names the thread and the place.
 [[noreturn]] void fail(Place place, const char* message);

@@ -12,6 +12,10 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
+struct float2 {
+  float x, y;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
 struct uint2 {
   unsigned x, y;
 };

@@ -1,5 +1,6 @@
 // Which kernel computes a product, and the sum of its slices.
 
+#include "common/choices/choices.h"
 #include "common/gemm/gemm.h"
 #include "common/gemm/kernels.h"
 #include "common/sums/sums.h"
@@ -23,6 +24,35 @@ bool tensor_cores_take(const Gemm& args) {
   return fits;
 }
 
+// Of what the tensor cores take, what sm_90a's kernel does: its boxes are 64 rows high, and may not lie across two
+// parts.
+bool hopper_takes(const Gemm& args) {
+  const Epilogue& epilogue = args.epilogue;
+  if (args.rows < 1 || args.depth < 1 || args.a.part[1] != nullptr) return false;
+  if (args.b.part[1] != nullptr && args.b.rows_of_part % 64 != 0) return false;
+  if (epilogue.activation == Activation::relu) return false;
+  if (is_gated(epilogue.activation) && args.columns / 2 % 64 != 0) return false;
+  const bool heads = epilogue.head_size == 16 || epilogue.head_size == 32 || epilogue.head_size == 64;
+  return epilogue.cos == nullptr || (heads && epilogue.rotary_columns % 64 == 0);
+}
+
+bool hopper_is_chosen(const Gemm& args) {
+  if (args.a_by_column) return takes_sm90a(Choice::linear_weight_gradient, args.dtype, args.rows, args.columns);
+  const Choice choice = args.b_by_column ? Choice::linear : Choice::linear_input_gradient;
+  return takes_sm90a(choice, args.dtype, args.columns, args.depth);
+}
+
+cudaError_t run(const Gemm& args, cudaStream_t stream) {
+  if (!tensor_cores_take(args)) return gemm::run_fma(args, stream);
+#ifdef SENTCORE_WITH_SM90A
+  if (hopper_takes(args) && hopper_is_chosen(args)) {
+    return args.dtype == Dtype::bfloat16 ? gemm::run_bfloat16_sm90a(args, stream)
+                                         : gemm::run_float16_sm90a(args, stream);
+  }
+#endif
+  return gemm::run_mma(args, stream);
+}
+
 }  // namespace
 
 std::int64_t gemm_slices(std::int64_t rows, std::int64_t columns, std::int64_t depth, bool a_by_column) {
@@ -34,7 +64,7 @@ std::int64_t gemm_slices(std::int64_t rows, std::int64_t columns, std::int64_t d
 }
 
 cudaError_t gemm_cuda(const Gemm& args, cudaStream_t stream) {
-  const cudaError_t status = tensor_cores_take(args) ? gemm::run_mma(args, stream) : gemm::run_fma(args, stream);
+  const cudaError_t status = run(args, stream);
   if (status != cudaSuccess || args.partial == nullptr) return status;
   const std::int64_t slices = gemm::slices_of(args).count;
   return add_slices_cuda(args.dtype, args.partial, args.rows * args.columns, slices, args.out, stream);

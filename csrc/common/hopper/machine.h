@@ -1,0 +1,22 @@
+// What a persistent kernel asks of the GPU.
+#pragma once
+
+#include "common/device.cuh"
+
+namespace sentcore {
+
+constexpr std::size_t kHopperSharedBytes = 227 * 1024;  // that a block can have
+
+// Multiprocessors of the current device.
+inline int multiprocessors() {
+#ifdef SENTCORE_EMULATE
+  return 3;  // so few that blocks take several tiles
+#else
+  int device = 0, count = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 1;
+  if (cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) return 1;
+  return count;
+#endif
+}
+
+}  // namespace sentcore
