@@ -16,7 +16,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from build_support import native, plan  # noqa: E402
+from build_support import kernel_choices, native, plan  # noqa: E402
 from build_support.errors import BuildError  # noqa: E402
 
 BUILDING = {"build", "build_ext", "bdist_wheel", "editable_wheel", "develop", "install"}
@@ -48,7 +48,8 @@ class BuildPython(build_py):
         super().run()
         folder = ROOT / "sentcore" if self.editable_mode else Path(self.build_lib) / "sentcore"
         folder.mkdir(parents=True, exist_ok=True)
-        note = {"kind": PLAN.kind, "why_not_more": PLAN.why_not_more}
+        choices = kernel_choices.read() if PLAN.kind == "cuda" else []
+        note = {"kind": PLAN.kind, "why_not_more": PLAN.why_not_more, "kernel_choices": choices}
         (folder / RECORD).write_text(json.dumps(note, indent=1) + "\n")
         if self.editable_mode and PLAN.kind == "none":
             for stale in folder.glob("_C.*.so"):

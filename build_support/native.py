@@ -83,6 +83,7 @@ def _arguments(plan: Plan, version: str, folder: Path, staged: Staged, ninja: st
             "CMAKE_CUDA_COMPILER": plan.nvcc.path,
             "CMAKE_CUDA_HOST_COMPILER": plan.host_compiler,
             "SENTCORE_CUDA_FLAGS": ";".join(flags),
+            "SENTCORE_SM90A_FLAGS": ";".join(plan.selection.sm90a_flags),
             "SENTCORE_CUDA_NAMES": ",".join(plan.selection.names),
             "SENTCORE_CUDA_RELEASE": plan.nvcc.release,
         }

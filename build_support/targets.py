@@ -16,8 +16,9 @@ class Target:
     since: tuple[int, int]
 
 
-# 87 and 88 run the code of 86; 103 that of 100, 121 that of 120; what has none translates the PTX. The variants 90a, 100f
-# and 120f have instructions that no kernel here uses: asking for one gives the plain architecture.
+# 87 and 88 run the code of 86; 103 that of 100, 121 that of 120; what has none translates the PTX. The variants 100f and
+# 120f have instructions that no kernel here uses, and those that use 90a's (*_sm90a.cu) go with 90: asking for a variant
+# gives the plain architecture.
 TARGETS = (
     Target("80", (11, 0)),
     Target("86", (11, 1)),
@@ -33,11 +34,18 @@ COMPRESS_MODE_SINCE = (12, 8)
 
 @dataclass(frozen=True)
 class Selection:
-    """What one nvcc will compile: cubins for `archs`, PTX of `ptx`, and a note on what it cannot."""
+    """What one nvcc will compile: cubins for `archs`, PTX of `ptx`, a note on what it cannot, and whether sm_90a's own
+    kernels are among it."""
 
     archs: tuple[str, ...]
     ptx: str
     note: str
+    sm90a: bool = False
+
+    @property
+    def sm90a_flags(self) -> list[str]:
+        """Of the sources that only compute capability 9.0 runs; empty to leave them out."""
+        return ["-gencode=arch=compute_90a,code=sm_90a"] if self.sm90a else []
 
     @property
     def flags(self) -> list[str]:
@@ -97,4 +105,4 @@ def select(version: tuple[int, int], codes: frozenset[str], asked: list[str] | N
             "install CUDA toolkit 12.8 or newer"
         )
     note = f"nvcc {release} has no {', '.join(missing)}" if missing else ""
-    return Selection(tuple(archs), archs[0], note)
+    return Selection(tuple(archs), archs[0], note, sm90a="90" in archs)

@@ -1,4 +1,4 @@
-// The Python face of sentcore._C: what was compiled, the batch planner and the packer.
+// The Python face of sentcore._C: what was compiled, which kernels are taken, the batch planner and the packer.
 // The ops register themselves with torch in csrc/ops/<op>/<op>.cpp; this file sees no torch header.
 
 #include <pybind11/numpy.h>
@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "common/choices/choices.h"
 #include "common/isa.h"
 #include "inputs/packer.h"
 #include "inputs/planner.h"
@@ -58,6 +59,11 @@ py::dict build_info() {
   info["cuda"] = !cuda_release.empty();
   info["cuda_toolkit"] = cuda_release.empty() ? py::object(py::none()) : py::object(py::str(cuda_release));
   info["archs"] = split(SENTCORE_CUDA_NAMES);  // sm_ is machine code, compute_ is PTX
+#ifdef SENTCORE_WITH_SM90A
+  info["sm_90a"] = true;
+#else
+  info["sm_90a"] = false;
+#endif
   py::dict ops;
   ops["cpu"] = split(SENTCORE_CPU_OPS);
   ops["cuda"] = split(SENTCORE_CUDA_OPS);
@@ -126,6 +132,23 @@ std::int64_t pack_batch(const Int32s& token_ids, const Int64s& offsets, const st
 PYBIND11_MODULE(_C, module) {
   module.doc() = "sentcore's compiled part; importing it registers the kernels with torch";
   module.def("build_info", &build_info, "What was compiled in, as a dict");
+#ifdef SENTCORE_WITH_CUDA
+  py::enum_<sentcore::Kernels>(module, "Kernels")
+      .value("portable", sentcore::Kernels::portable)
+      .value("measured", sentcore::Kernels::measured)
+      .value("sm_90a", sentcore::Kernels::sm90a);
+  py::enum_<sentcore::Choice>(module, "Choice")
+      .value("linear", sentcore::Choice::linear)
+      .value("linear_input_gradient", sentcore::Choice::linear_input_gradient)
+      .value("linear_weight_gradient", sentcore::Choice::linear_weight_gradient)
+      .value("attention", sentcore::Choice::attention);
+  py::enum_<sentcore::Dtype>(module, "Dtype")
+      .value("bfloat16", sentcore::Dtype::bfloat16)
+      .value("float16", sentcore::Dtype::float16);
+  module.def("choose_kernels", &sentcore::choose_kernels, py::arg("kernels"));
+  module.def("add_kernel_choice", &sentcore::add_kernel_choice, py::arg("choice"), py::arg("dtype"), py::arg("first"),
+             py::arg("second"));
+#endif
   // noconvert: a silent copy would hide a wrong dtype, and out arrays would not be filled at all.
   module.def("plan_batches", &plan_batches, py::arg("lengths").noconvert(), py::arg("batch_tokens"));
   module.def("pack_batch", &pack_batch, py::arg("token_ids").noconvert(), py::arg("offsets").noconvert(),

@@ -1,5 +1,6 @@
 """Types of the compiled part (csrc/extension.cpp). Arrays must be of these dtypes: nothing is converted."""
 
+from enum import Enum
 from typing import TypedDict
 
 import numpy as np
@@ -18,8 +19,27 @@ class BuildInfo(TypedDict):
     cuda: bool
     cuda_toolkit: str | None
     archs: list[str]  # "sm_90" is machine code, "compute_80" is PTX
+    sm_90a: bool  # kernels of their own for compute capability 9.0
     ops: CompiledOps
 
+# With CUDA kernels alone: csrc/common/choices/choices.h
+class Kernels(Enum):
+    portable = 0
+    measured = 1
+    sm_90a = 2
+
+class Choice(Enum):
+    linear = 0
+    linear_input_gradient = 1
+    linear_weight_gradient = 2
+    attention = 3
+
+class Dtype(Enum):
+    bfloat16 = 2
+    float16 = 3
+
+def choose_kernels(kernels: Kernels) -> None: ...
+def add_kernel_choice(choice: Choice, dtype: Dtype, first: int, second: int) -> None: ...
 def build_info() -> BuildInfo: ...
 def plan_batches(
     lengths: NDArray[np.int64],  # [B]

@@ -49,8 +49,8 @@ def _numbers(version: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _build_record(folder: Path = _FOLDER) -> dict[str, str]:
-    """{"kind", "why_not_more"} as the build left it; empty in a checkout that was never installed."""
+def build_record(folder: Path = _FOLDER) -> dict[str, Any]:
+    """{"kind", "why_not_more", "kernel_choices"} as the build left it; empty in a checkout that was never installed."""
     try:
         return json.loads((folder / "_build_record.json").read_text())
     except (OSError, ValueError):
@@ -68,7 +68,7 @@ def _load(
         others = sorted(file.name for file in folder.glob("_C.*") if file.suffix in (".so", ".pyd"))
         if others:
             return None, f"the extension was built for another Python ({others[0]}); {BUILD_REMEDY}"
-        why = _build_record(folder).get("why_not_more")
+        why = build_record(folder).get("why_not_more")
         said = f"sentcore was installed without it: {why}" if why else "this copy of sentcore was never installed"
         return None, f"the extension is not built ({said}); {BUILD_REMEDY}"
     if _numbers(torch_version) < OLDEST_TORCH:
@@ -94,7 +94,7 @@ def extension() -> ModuleType | None:
 
 def build_kind() -> str | None:
     """ "cuda", "cpu" or "none", as the installation chose; None in a copy that was never installed."""
-    return _build_record().get("kind")
+    return build_record().get("kind")
 
 
 # ---- which GPUs the compiled kernels run on -----------------------------------------------------------------------
@@ -160,7 +160,7 @@ def _why_plain_on(index: int) -> str | None:
     if _extension is None:
         return WHY_ABSENT
     if not _compiled["cuda"]:
-        why = _build_record().get("why_not_more") or "nvcc was not used when it was installed"
+        why = build_record().get("why_not_more") or "nvcc was not used when it was installed"
         return f"sentcore was installed without CUDA kernels: {why}"
     if torch.version.hip:
         return "this torch drives AMD GPUs (ROCm), and sentcore's kernels are for NVIDIA GPUs"
@@ -249,7 +249,8 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         dict: "version", "torch" (its version), "extension" ({"built", "why_absent", "why_not_more", "file", "compiler",
-        "torch_target", "cpu", "cpu_isa" (what its kernels use of this machine), "cuda", "cuda_toolkit", "archs"}), "devices"
+        "torch_target", "cpu", "cpu_isa" (what its kernels use of this machine), "cuda", "cuda_toolkit", "archs", "sm_90a" (kernels of
+        their own for compute capability 9.0; sentcore._kernels says when they are taken)}), "devices"
         (a dict for each CUDA device: "device", "name", "capability", "runs_native", "why_not") and "ops" (op ->
         {"cpu", "cuda"} -> {"runs": "native kernel" or "plain PyTorch", "why_not_native": a sentence with the remedy, or
         None}).
@@ -261,7 +262,7 @@ def build_info() -> dict[str, Any]:
         "extension": {
             "built": _extension is not None,
             "why_absent": WHY_ABSENT,
-            "why_not_more": _build_record().get("why_not_more") or None,
+            "why_not_more": build_record().get("why_not_more") or None,
             "file": getattr(_extension, "__file__", None),
             "compiler": _compiled.get("compiler"),
             "torch_target": _compiled.get("torch_target"),
@@ -270,6 +271,7 @@ def build_info() -> dict[str, Any]:
             "cuda": _compiled.get("cuda", False),
             "cuda_toolkit": _compiled.get("cuda_toolkit"),
             "archs": _compiled.get("archs", []),
+            "sm_90a": _compiled.get("sm_90a", False),
         },
         "devices": devices,
         "ops": {op: {kind: _runs(op, kind, devices) for kind in ("cpu", "cuda")} for op in OPS},

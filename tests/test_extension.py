@@ -174,7 +174,7 @@ def compiled(monkeypatch):
         monkeypatch.setattr(_extension, "_seen", {})
         monkeypatch.setattr(_extension, "_said", set())
         monkeypatch.setattr(_extension, "on_unsupported_device", [])
-        monkeypatch.setattr(_extension, "_build_record", lambda: record or {})
+        monkeypatch.setattr(_extension, "build_record", lambda: record or {})
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "sentcore"
 FLOORS = [
     {"_version", "errors"},
     {"config", "model_files", "packed", "_extension", "word_cutters"},
+    {"_kernels"},
     {"ops"},
     {"inputs", "layers", "outputs"},
     {"model"},

@@ -35,7 +35,9 @@ void store_box(const TensorMap* map, std::uint32_t shared, int row, int column);
 void store_commit();
 namespace emulated {
 void store_wait(int pending);
-}
+// Where a byte of a swizzled box lies: the unit of 16 bytes is changed by the row, both as the address says.
+inline std::uint32_t swizzled(std::uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+}  // namespace emulated
 template <int pending>
 inline void store_wait_read() {
   emulated::store_wait(pending);

@@ -3,20 +3,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <iterator>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <queue>
 #include <sstream>
 #include <stdexcept>
-#include <string>
-#include <vector>
+#include <utility>
 
-#include "emulation/copies.h"
-#include "emulation/fiber.h"
-#include "emulation/random.h"
+#include "emulation/machine.h"
 
 namespace sentcore::emulation {
 
@@ -24,60 +16,6 @@ ThreadView* current = nullptr;
 uint3 block_index{};
 dim3 block_dim{};
 dim3 grid_dim{};
-
-namespace {
-
-enum class State { ready, at_barrier, at_warp, waiting, exited };
-
-struct Thread {
-  ThreadView view{};
-  PendingCopies copies;
-  State state = State::exited;
-  Place place{};
-  // At a warp instruction:
-  unsigned mask = 0;
-  const void* in = nullptr;
-  void* out = nullptr;
-  std::function<bool()> is_over;  // of what it is waiting for
-  std::unique_ptr<Fiber> fiber;
-};
-
-enum class Order { any, warps_ahead, threads_ahead };
-
-// Freed and allocated anew for each block, at its exact size, so that AddressSanitizer guards its ends.
-using SharedBytes = std::unique_ptr<unsigned char, void (*)(void*)>;
-
-struct Runtime {
-  std::mutex one_launch;
-  std::vector<std::unique_ptr<Thread>> threads;  // their fibers are kept from block to block
-  int count = 0;                                 // threads of a block
-  int waiting = 0;                               // at the block's barrier
-  int exited = 0;
-  void (*body)(void*) = nullptr;
-  void* context = nullptr;
-  std::string error;
-
-  Random random{0};
-  Order order = Order::any;
-  std::vector<std::uint64_t> thread_rank, warp_rank;
-  struct Turn {
-    std::uint64_t rank;
-    int thread;
-    bool operator<(const Turn& other) const { return rank > other.rank; }  // the lowest rank first
-  };
-  std::priority_queue<Turn> turns;
-
-  std::map<const void*, std::pair<SharedBytes, std::size_t>> shared;
-  int dynamic_key = 0;
-  std::map<const void*, std::shared_ptr<void>> objects;
-
-  struct Work {
-    Place place;
-    std::function<void()> run;
-  };
-  std::map<std::uint64_t, Work> works;  // of the copy engine, still to be done
-  std::uint64_t next_work = 0;
-};
 
 Runtime& runtime() {
   static Runtime* instance = new Runtime;  // never destroyed: fibers may outlive static objects
@@ -95,16 +33,6 @@ void make_ready(Thread& thread) {
   r.turns.push({rank, thread.view.linear});
 }
 
-void enter_thread(void* argument) {
-  auto* thread = static_cast<Thread*>(argument);
-  for (;;) {  // once for each block
-    runtime().body(runtime().context);
-    thread->state = State::exited;
-    ++runtime().exited;
-    thread->fiber->yield();
-  }
-}
-
 std::string text(const Place& place) {
   const char* name = std::strrchr(place.file, '/');
   return std::string(place.what) + " (" + (name ? name + 1 : place.file) + ":" + std::to_string(place.line) + ")";
@@ -119,6 +47,18 @@ std::string block_text() {
   std::ostringstream s;
   s << "block (" << block_index.x << ", " << block_index.y << ", " << block_index.z << ")";
   return s.str();
+}
+
+namespace {
+
+void enter_thread(void* argument) {
+  auto* thread = static_cast<Thread*>(argument);
+  for (;;) {  // once for each block
+    runtime().body(runtime().context);
+    thread->state = State::exited;
+    ++runtime().exited;
+    thread->fiber->yield();
+  }
 }
 
 std::string deadlock_text() {
@@ -168,13 +108,6 @@ void start_block(unsigned seed, std::uint64_t block, std::size_t shared_bytes) {
     t.copies = {};
     make_ready(t);
   }
-}
-
-void do_work(std::map<std::uint64_t, Runtime::Work>::iterator work) {
-  const std::function<void()> run = std::move(work->second.run);
-  runtime().works.erase(work);
-  run();
-  changed();
 }
 
 void run_block() {
@@ -234,140 +167,6 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void
     start_block(seed, b, shared_bytes);
     run_block();
   }
-}
-
-void fail(Place place, const char* message) {
-  Thread& t = self();
-  runtime().error =
-      "thread " + std::to_string(t.view.linear) + " of " + block_text() + ", at " + text(place) + ": " + message;
-  for (;;) t.fiber->yield();  // never resumed
-}
-
-void pause() {
-  Thread& t = self();
-  make_ready(t);
-  t.fiber->yield();
-}
-
-void meet_block(Place place) {
-  Runtime& r = runtime();
-  Thread& t = self();
-  t.state = State::at_barrier;
-  t.place = place;
-  if (++r.waiting == r.count) {
-    for (int i = 0; i < r.count; ++i) {
-      const Place& other = r.threads[i]->place;
-      if (!same(other, place)) {
-        fail(place, ("a thread of the block waits at another barrier, " + text(other)).c_str());
-      }
-    }
-    r.waiting = 0;
-    for (int i = 0; i < r.count; ++i) make_ready(*r.threads[i]);
-  }
-  t.fiber->yield();
-}
-
-void meet_warp(Place place, unsigned mask, const void* in, void* out, Exchange exchange) {
-  Runtime& r = runtime();
-  Thread& t = self();
-  if (!(mask >> t.view.lane & 1u)) fail(place, "the calling lane is not in the mask");
-  t.state = State::at_warp;
-  t.place = place;
-  t.mask = mask;
-  t.in = in;
-  t.out = out;
-  const void* all_in[kWarpSize] = {};
-  void* all_out[kWarpSize] = {};
-  const int first = t.view.warp * kWarpSize;
-  bool complete = true;
-  for (int lane = 0; lane < kWarpSize; ++lane) {
-    if (!(mask >> lane & 1u)) continue;
-    if (first + lane >= r.count) fail(place, "the mask names a lane that the block does not have");
-    const Thread& other = *r.threads[first + lane];
-    if (other.state != State::at_warp || other.mask != mask) {
-      complete = false;
-    } else if (!same(other.place, place)) {
-      fail(place, ("a lane of the mask waits elsewhere, at " + text(other.place)).c_str());
-    }
-    all_in[lane] = other.in;
-    all_out[lane] = other.out;
-  }
-  if (complete) {
-    exchange(all_in, all_out, mask);
-    for (int lane = 0; lane < kWarpSize; ++lane) {
-      if (mask >> lane & 1u) make_ready(*r.threads[first + lane]);
-    }
-  }
-  t.fiber->yield();
-}
-
-void wait_until(Place place, std::function<bool()> ready) {
-  if (ready()) return pause();
-  Thread& t = self();
-  t.state = State::waiting;
-  t.place = place;
-  t.is_over = std::move(ready);
-  t.fiber->yield();
-}
-
-void changed() {
-  Runtime& r = runtime();
-  for (int i = 0; i < r.count; ++i) {
-    Thread& t = *r.threads[i];
-    if (t.state != State::waiting || !t.is_over()) continue;
-    t.is_over = nullptr;
-    make_ready(t);
-  }
-}
-
-std::uint64_t later(Place place, std::function<void()> work) {
-  Runtime& r = runtime();
-  r.works.emplace(r.next_work, Runtime::Work{place, std::move(work)});
-  return r.next_work++;
-}
-
-void finish(std::uint64_t number) {
-  const auto found = runtime().works.find(number);
-  if (found != runtime().works.end()) do_work(found);
-}
-
-std::shared_ptr<void>& block_object(const void* key) { return runtime().objects[key]; }
-
-void* shared_object(const void* key, std::size_t bytes) {
-  auto found = runtime().shared.find(key);
-  if (found == runtime().shared.end()) {
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 128, bytes) != 0) throw std::bad_alloc();
-    std::memset(memory, kPoison, bytes);
-    SharedBytes owned(static_cast<unsigned char*>(memory), &std::free);
-    found = runtime().shared.emplace(key, std::make_pair(std::move(owned), bytes)).first;
-  }
-  return found->second.first.get();
-}
-
-void* dynamic_shared() {
-  const auto found = runtime().shared.find(&runtime().dynamic_key);
-  return found == runtime().shared.end() ? nullptr : found->second.first.get();
-}
-
-bool is_shared(const void* p, std::size_t bytes) {
-  const auto* begin = static_cast<const unsigned char*>(p);
-  return std::any_of(runtime().shared.begin(), runtime().shared.end(), [&](const auto& object) {
-    const unsigned char* memory = object.second.first.get();
-    return begin >= memory && begin + bytes <= memory + object.second.second;
-  });
-}
-
-// Some bytes past a multiple of 1024, so that a kernel that needs more than 128 bytes' alignment has to see to it.
-constexpr std::uint32_t kFirstAddress = 1024 + 128;
-
-std::uint32_t shared_address(const void* p) {
-  const auto* begin = static_cast<const unsigned char*>(dynamic_shared());
-  return kFirstAddress + static_cast<std::uint32_t>(static_cast<const unsigned char*>(p) - begin);
-}
-
-void* from_shared_address(std::uint32_t address) {
-  return static_cast<unsigned char*>(dynamic_shared()) + (address - kFirstAddress);
 }
 
 }  // namespace sentcore::emulation

@@ -71,6 +71,13 @@ void finish(std::uint64_t number);
 
 // An object of the block, made when it is first asked for and gone with the block.
 std::shared_ptr<void>& block_object(const void* key);
+template <typename T>
+T& of_block() {
+  static const char key = 0;
+  std::shared_ptr<void>& object = block_object(&key);
+  if (!object) object = std::make_shared<T>();
+  return *static_cast<T*>(object.get());
+}
 
 // Memory of the block, poisoned at its start: one object per key, and the dynamic one.
 void* shared_object(const void* key, std::size_t bytes);

@@ -15,17 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints it; always 0."""
+    from sentcore import _kernels
     from sentcore._extension import build_info
 
     found = build_info()
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
     else:
-        print("\n".join(_lines(found)))
+        print("\n".join(_lines(found, _kernels.chosen(), len(_kernels.rows()))))
     return 0
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
+def _lines(found: dict[str, Any], mode: str, measured: int) -> Iterator[str]:
     extension = found["extension"]
     yield f"sentcore {found['version']}, torch {found['torch']}"
     if not extension["built"]:
@@ -35,6 +36,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         if extension["cuda"]:
             parts.append(f"CUDA kernels (toolkit {extension['cuda_toolkit']}: {', '.join(extension['archs'])})")
         yield f"extension: {' and '.join(parts) or 'no kernels'}"
+        if extension["sm_90a"]:
+            when = {"measured": f"in {measured} measured cases", "portable": "nowhere", "sm_90a": "wherever they can run"}
+            yield f"  kernels of compute capability 9.0's own are taken {when[mode]} (SENTCORE_KERNELS={mode})"
         yield f"  file: {extension['file']}"
         yield f"  compiler: {extension['compiler']}, for torch {extension['torch_target']} and later"
     if extension["why_not_more"]:

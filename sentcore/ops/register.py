@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 
+import sentcore._kernels  # noqa: F401  # tells the extension which of its kernels to take
 from sentcore._extension import extension, on_unsupported_device
 
 _library = torch.library.Library("sentcore", "FRAGMENT")

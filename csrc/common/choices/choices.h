@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "common/device.cuh"
+#include "common/portable.h"
 
 namespace sentcore {
 

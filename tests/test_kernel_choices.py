@@ -1,0 +1,103 @@
+"""Which CUDA kernels are taken where there are two, and what that choice leans on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from build_support import kernel_choices
+from build_support.errors import BuildError
+from sentcore import _kernels
+from sentcore.errors import ArgumentValueError
+
+ROW = {"choice": "linear", "dtype": "bfloat16", "first": 768, "second": 768, "results": "h/linear.json", "case": "K768"}
+
+
+def written(folder, row, *ratios):
+    (folder / "h").mkdir()
+    (folder / "h" / "linear.json").write_text(json.dumps({"rows": [{"case": "K768", "ratio": r} for r in ratios]}))
+    file = folder / "kernel_choices.json"
+    file.write_text(json.dumps({"rows": [row]}))
+    return file
+
+
+def test_the_committed_table_holds():
+    assert isinstance(kernel_choices.read(), list)
+
+
+def test_a_row_with_results_that_show_it_is_read(tmp_path):
+    assert kernel_choices.read(written(tmp_path, ROW, 1.2, 1.01)) == [ROW]
+    assert kernel_choices.read(tmp_path / "absent.json") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "ratios", "message"),
+    [
+        ({}, (1.2, 0.99), "does not show that 'K768' is faster in every row"),
+        ({}, (None,), "does not show"),
+        ({"case": "K384"}, (1.2,), "does not show that 'K384'"),
+        ({"results": "h/none.json"}, (1.2,), "leans on h/none.json, which is not there"),
+        ({"choice": "lineal"}, (1.2,), "names 'lineal' in 'bfloat16'; accepted: linear,"),
+        ({"dtype": "float32"}, (1.2,), "names 'linear' in 'float32'"),
+    ],
+)
+def test_a_row_that_leans_on_nothing_stops_the_build(tmp_path, change, ratios, message):
+    with pytest.raises(BuildError, match=message):
+        kernel_choices.read(written(tmp_path, ROW | change, *ratios))
+
+
+class Module(SimpleNamespace):
+    """An extension with CUDA kernels."""
+
+    def __init__(self, sm_90a):
+        names = {n: n for n in (*kernel_choices.CHOICES, *kernel_choices.DTYPES, *_kernels.MODES)}
+        names = SimpleNamespace(**names)
+        super().__init__(Kernels=names, Choice=names, Dtype=names, told=[], rows=[])
+        self.build_info = lambda: {"sm_90a": sm_90a}
+        self.choose_kernels = self.told.append
+        self.add_kernel_choice = lambda *row: self.rows.append(row)
+
+
+def test_modes_reach_the_extension_and_go_back(monkeypatch):
+    module = Module(True)
+    monkeypatch.setattr(_kernels, "extension", lambda: module)
+    with _kernels.kernels("sm_90a"):
+        assert _kernels.chosen() == "sm_90a"
+        with pytest.raises(RuntimeError), _kernels.kernels("portable"):
+            raise RuntimeError
+    assert module.told == ["sm_90a", "portable", "sm_90a", "measured"]
+    assert _kernels.chosen() == "measured"
+
+
+def test_measured_rows_reach_the_extension(monkeypatch):
+    module = Module(True)
+    monkeypatch.setattr(_kernels, "extension", lambda: module)
+    monkeypatch.setattr(_kernels, "rows", lambda: [ROW])
+    _kernels._start()
+    assert module.rows == [("linear", "bfloat16", 768, 768)]
+
+
+def test_what_cannot_be_had_is_refused(monkeypatch):
+    with pytest.raises(ArgumentValueError, match="SENTCORE_KERNELS is 'fast'; accepted: measured, portable, sm_90a"):
+        _kernels.choose("fast")
+    for module in (None, Module(False), SimpleNamespace()):
+        monkeypatch.setattr(_kernels, "extension", lambda module=module: module)
+        with pytest.raises(ArgumentValueError, match="this installation has no such kernels"):
+            _kernels.choose("sm_90a")
+        _kernels.choose("portable")
+    _kernels.choose("measured")
+
+
+def test_the_environment_variable_is_read_at_import():
+    def imported(value):
+        code = "from sentcore import _kernels; print(_kernels.chosen())"
+        environment = os.environ | {"SENTCORE_KERNELS": value}
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+    assert imported("portable").stdout == "portable\n"
+    assert "SENTCORE_KERNELS is 'fastest'" in imported("fastest").stderr
