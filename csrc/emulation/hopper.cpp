@@ -122,18 +122,16 @@ void check_box(const void* shared, Place place) {
   if (!emulation::is_shared(shared, kBoxRows * kBoxBytes)) fail(place, "a box is not all in the block's shared memory");
 }
 
-// Calls each(place in shared memory, place in the matrix or null outside of it, bytes) for the elements of a box.
+// Calls each(place in shared memory, place in the matrix or null outside of it) for the elements of a box, of 2 bytes.
 template <typename Each>
 void for_elements(const TensorMap& map, const void* shared, int row, int column, const Each& each) {
-  const int columns = kBoxBytes / map.element_bytes;
   for (int r = 0; r < kBoxRows; ++r) {
-    for (int c = 0; c < columns; ++c) {
-      const std::uint32_t offset = static_cast<std::uint32_t>(r * kBoxBytes + c * map.element_bytes);
+    for (int c = 0; c < kBoxBytes / 2; ++c) {
+      const std::uint32_t offset = static_cast<std::uint32_t>(r * kBoxBytes + c * 2);
       void* here = emulation::from_shared_address(emulated::swizzled(shared_address(shared) + offset));
       const std::int64_t m = row + r, n = column + c;
       const bool inside = m >= 0 && m < map.rows && n >= 0 && n < map.columns;
-      each(here, inside ? map.matrix + (m * map.columns + n) * map.element_bytes : nullptr,
-           static_cast<std::size_t>(map.element_bytes));
+      each(here, inside ? map.matrix + (m * map.stride + n) * 2 : nullptr);
     }
   }
 }
@@ -146,11 +144,11 @@ void load_box(void* shared, const TensorMap* map, Barrier* barrier, int row, int
   BarrierState& state = state_of(barrier, place);
   std::memset(shared, emulation::kPoison, kBoxRows * kBoxBytes);
   emulation::later(place, [shared, copy = *map, &state, row, column] {
-    for_elements(copy, shared, row, column, [](void* here, const unsigned char* there, std::size_t bytes) {
+    for_elements(copy, shared, row, column, [](void* here, const unsigned char* there) {
       if (there == nullptr) {
-        std::memset(here, 0, bytes);
+        std::memset(here, 0, 2);
       } else {
-        std::memcpy(here, there, bytes);
+        std::memcpy(here, there, 2);
       }
     });
     state.bytes -= kBoxRows * kBoxBytes;
@@ -163,8 +161,8 @@ void store_box(const TensorMap* map, std::uint32_t address, int row, int column)
   const void* shared = emulation::from_shared_address(address);
   check_box(shared, place);
   const std::uint64_t work = emulation::later(place, [shared, copy = *map, row, column] {
-    for_elements(copy, shared, row, column, [](const void* here, unsigned char* there, std::size_t bytes) {
-      if (there != nullptr) std::memcpy(there, here, bytes);
+    for_elements(copy, shared, row, column, [](const void* here, unsigned char* there) {
+      if (there != nullptr) std::memcpy(there, here, 2);
     });
   });
   emulation::of_block<StoreGroups>().open[current->linear].push_back(work);

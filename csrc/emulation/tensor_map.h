@@ -9,7 +9,7 @@ struct TensorMap {
   unsigned char* matrix;
   std::int64_t rows;
   std::int64_t columns;
-  int element_bytes;
+  std::int64_t stride;
 };
 
 }  // namespace sentcore

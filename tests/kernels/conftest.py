@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from kernels import emulated
-from kernels.device import Ops, real_gpu
+from kernels.device import Ops, chosen, real_gpu
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,7 @@ def emulated_ops(library: Path) -> Ops:
     """The ops, run by the emulated CUDA kernels."""
     emulated.declare()
     torch.ops.load_library(str(library))
-    return Ops("sentcore_emulated", "cpu")
+    return Ops("sentcore_emulated", "cpu", ctypes.CDLL(str(library)))
 
 
 @pytest.fixture(scope="session", params=["emulated", *real_gpu()])
@@ -38,6 +39,13 @@ def ops(request: pytest.FixtureRequest) -> Ops:
     if request.param == "emulated":
         return request.getfixturevalue("emulated_ops")
     return Ops("sentcore", request.param)
+
+
+@pytest.fixture(params=["portable", "sm_90a"])
+def kernels(request: pytest.FixtureRequest, ops: Ops) -> Iterator[str]:
+    """The ops' kernels where there are two: the portable ones, and those of compute capability 9.0."""
+    with chosen(ops, request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

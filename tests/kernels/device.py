@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import pytest
 import torch
 
 from kernels.emulated import LIBRARY_VARIABLE
@@ -25,8 +29,8 @@ class Ops:
     aligned, is so on the device too.
     """
 
-    def __init__(self, namespace: str, device: str) -> None:
-        self.namespace, self.device = getattr(torch.ops, namespace), device
+    def __init__(self, namespace: str, device: str, library: ctypes.CDLL | None = None) -> None:
+        self.namespace, self.device, self.library = getattr(torch.ops, namespace), device, library
 
     def __getattr__(self, name: str):
         op = getattr(self.namespace, name)
@@ -45,3 +49,23 @@ class Ops:
         count = value.untyped_storage().nbytes() // value.element_size()
         whole = value.as_strided((count,), (1,), 0).to(self.device)
         return whole.as_strided(value.shape, value.stride(), value.storage_offset())
+
+
+@contextmanager
+def chosen(ops: Ops, mode: str) -> Iterator[None]:
+    """Has `ops` take the kernels of `mode`, one of sentcore._kernels.MODES; skips where this GPU has none of that kind."""
+    if ops.library is not None:  # the emulated GPU has all
+        ops.library.sentcore_choose_kernels({"portable": 0, "measured": 1, "sm_90a": 2}[mode])
+        try:
+            yield
+        finally:
+            ops.library.sentcore_choose_kernels(0)
+        return
+    from sentcore import _kernels, build_info
+
+    built = build_info()
+    capable = any(device["capability"] == (9, 0) for device in built["devices"])
+    if mode == "sm_90a" and not (built["extension"]["sm_90a"] and capable):
+        pytest.skip("the GPU here is none of compute capability 9.0, or its kernels are not built")
+    with _kernels.kernels(mode):
+        yield

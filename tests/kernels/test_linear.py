@@ -12,6 +12,7 @@ from sentcore.ops.linear.reference import linear, linear_backward
 
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 DTYPES = [FLOAT32, BFLOAT16, FLOAT16]
+pytestmark = pytest.mark.usefixtures("kernels")
 ACTIVATIONS = ["none", "relu", "gelu", "gelu_tanh", "geglu", "swiglu"]
 # T, K, R: nothing, one, tiles and their tails, sizes that are no packs.
 SIZES = [(0, 8, 16), (1, 8, 8), (17, 64, 40), (130, 136, 264), (5, 384, 136), (3, 31, 10), (66, 9, 66)]

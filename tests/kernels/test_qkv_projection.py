@@ -11,6 +11,7 @@ from sentcore.ops.qkv_projection.reference import qkv_projection, qkv_projection
 
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 DTYPES = [FLOAT32, BFLOAT16, FLOAT16]
+pytestmark = pytest.mark.usefixtures("kernels")
 # T, H, N, D: nothing, one token, heads that a tile rotates and heads that it does not, tiles and their tails, odd sizes.
 SIZES = [
     (0, 16, 2, 8),

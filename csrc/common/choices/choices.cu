@@ -46,10 +46,24 @@ bool takes_sm90a(Choice choice, Dtype dtype, std::int64_t first, std::int64_t se
   return std::find(table().begin(), table().end(), Row{choice, dtype, first, second}) != table().end();
 }
 
+int sm90a_attention_from(Dtype dtype, int head_size) {
+  const Kernels kernels = chosen;
+  if (kernels == Kernels::portable || !is_sm90()) return kNever;
+  if (kernels == Kernels::sm90a) return 1;
+  for (const auto& [choice, of_dtype, size, keys] : table()) {
+    if (choice == Choice::attention && of_dtype == dtype && size == head_size) return static_cast<int>(keys);
+  }
+  return kNever;
+}
+
 #ifdef SENTCORE_EMULATE
 // For tests, which have no Python face of the emulated library.
 extern "C" __attribute__((visibility("default"))) void sentcore_choose_kernels(int kernels) {
   choose_kernels(static_cast<Kernels>(kernels));
+}
+extern "C" __attribute__((visibility("default"))) void sentcore_add_kernel_choice(int choice, int dtype, int first,
+                                                                                  int second) {
+  add_kernel_choice(static_cast<Choice>(choice), static_cast<Dtype>(dtype), first, second);
 }
 #endif
 

@@ -19,11 +19,15 @@ enum class Choice : std::int32_t { linear, linear_input_gradient, linear_weight_
 void choose_kernels(Kernels kernels);
 // `first` and `second` are what the choice depends on, never how many tokens there are, so that a row's bits do not
 // depend on its batch: of products the columns N and the depth K (of a weight gradient its rows and columns); of
-// attention the head size and 0.
+// attention the head size, and the keys a sentence must have.
 void add_kernel_choice(Choice choice, Dtype dtype, std::int64_t first, std::int64_t second);
 
-// Whether sm_90a's kernel is to be taken on the current device; false where the device is no sm_90 or the library holds
-// no code for it.
+// Whether sm_90a's kernel is to be taken for a product on the current device; false where the device is no sm_90 or the
+// library holds no code for it.
 bool takes_sm90a(Choice choice, Dtype dtype, std::int64_t first, std::int64_t second);
+
+// From how many keys on a sentence's attention is to be sm_90a's kernel's; kNever where none is.
+constexpr int kNever = 0x7fffffff;
+int sm90a_attention_from(Dtype dtype, int head_size);
 
 }  // namespace sentcore

@@ -6,6 +6,7 @@
 #include "common/gemm/hopper_tile.cuh"
 #include "common/gemm/kernels.h"
 #include "common/hopper/machine.h"
+#include "common/hopper/ring.cuh"
 
 namespace sentcore::gemm {
 
@@ -32,18 +33,6 @@ struct HopperShared {
   static constexpr int staged = stages * stage_bytes;                         // where the boxes that are stored begin
   static constexpr std::size_t bytes = staged + 2 * 2 * kStagedBytes + 1024;  // whose beginning is aligned to 1024
   static_assert(bytes + 1024 <= kHopperSharedBytes, "");
-};
-
-// A stage of the ring and the parity of its round.
-template <int kStages>
-struct Turn {
-  int stage = 0;
-  unsigned parity = 0;
-  __device__ __forceinline__ void advance(int steps) {
-    stage += steps;
-    parity ^= static_cast<unsigned>(stage / kStages) & 1u;
-    stage %= kStages;
-  }
 };
 
 // The tile of this number, columns fastest, so that the rows of A stay in L2.
@@ -206,7 +195,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   }
   __syncthreads();  // the barriers are made
 
-  Turn<Shared::stages> turn;
+  ptx::Turn<Shared::stages> turn;
   if (group == 2) {  // of the three, the one that fills
     ptx::give_registers<kGivenRegisters>();
     if (thread % kWarpgroup != 0) return;
@@ -270,15 +259,15 @@ cudaError_t start_hopper(const Gemm& args, cudaStream_t stream) {
   constexpr bool kGated = kIsGated<kEnd>;
   const std::int64_t columns = kGated ? args.columns / 2 : args.columns;
   HopperMaps maps{};
-  cudaError_t status = make_tensor_map(&maps.a, args.a.part[0], args.a.rows_of_part, args.a.width, sizeof(T));
+  cudaError_t status = make_tensor_map(&maps.a, args.a.part[0], args.a.rows_of_part, args.a.width, args.a.width);
   for (int i = 0; i < 3 && status == cudaSuccess; ++i) {
     const void* part = args.b.part[i] != nullptr ? args.b.part[i] : args.b.part[0];
-    status = make_tensor_map(&maps.b[i], part, args.b.rows_of_part, args.b.width, sizeof(T));
+    status = make_tensor_map(&maps.b[i], part, args.b.rows_of_part, args.b.width, args.b.width);
   }
   if (status == cudaSuccess && args.partial == nullptr) {
-    status = make_tensor_map(&maps.out, args.out, args.rows, columns, sizeof(T));
+    status = make_tensor_map(&maps.out, args.out, args.rows, columns, columns);
     if (status == cudaSuccess && args.epilogue.pre != nullptr) {
-      status = make_tensor_map(&maps.pre, args.epilogue.pre, args.rows, args.columns, sizeof(T));
+      status = make_tensor_map(&maps.pre, args.epilogue.pre, args.rows, args.columns, args.columns);
     }
   }
   if (status != cudaSuccess) return status;

@@ -21,9 +21,9 @@ namespace sentcore {
 constexpr int kBoxBytes = 128;
 constexpr int kBoxRows = 64;
 
-// The map of `matrix` [rows, columns], contiguous, of elements of `element_bytes` 1 or 2. Its address and the bytes of
-// a row are multiples of 16; what a box reads outside is zero, and what it would write there is left out.
+// The map of `matrix` [rows, columns] of 16-bit elements, its rows `stride` elements apart. Its address and the bytes
+// between rows are multiples of 16; what a box reads outside is zero, and what it would write there is left out.
 cudaError_t make_tensor_map(TensorMap* map, const void* matrix, std::int64_t rows, std::int64_t columns,
-                            int element_bytes);
+                            std::int64_t stride);
 
 }  // namespace sentcore

@@ -1,5 +1,6 @@
 // How the kernels of varlen_attention are chosen and launched. There are two of each: on tensor cores (mma) for half
-// precision and a D that is a multiple of 8 up to 128, with plain arithmetic (fma) for everything else.
+// precision and a D that is a multiple of 8 up to 128, with plain arithmetic (fma) for everything else. The forward has
+// a third for long sentences on sm_90a.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,8 @@
 namespace sentcore {
 
 cudaError_t varlen_attention_forward_mma(const VarlenAttentionForward& args, cudaStream_t stream);
+// On sm_90a, of sentences of `keys_from` keys or more; what fits_sm90a alone.
+cudaError_t varlen_attention_forward_sm90a(const VarlenAttentionForward& args, int keys_from, cudaStream_t stream);
 cudaError_t varlen_attention_forward_fma(const VarlenAttentionForward& args, cudaStream_t stream);
 
 // The parts of the backward, in this order: the first leaves delta for the others.
@@ -32,6 +35,11 @@ inline bool uses_mma(const VarlenAttention& args) {
 inline bool has_options(const VarlenAttention& args) {
   return args.bias != nullptr || args.alibi_slopes != nullptr || args.seed != nullptr || args.window_left >= 0 ||
          args.window_right >= 0;
+}
+
+// Whether there is a kernel of sm_90a for it.
+inline bool fits_sm90a(const VarlenAttention& args) {
+  return uses_mma(args) && (args.size == 64 || args.size == 128) && !has_options(args) && args.scale > 0.0f;
 }
 
 // Rows of a streamed tile: those of the longest sentence, whole chunks of 16, at most `most`.

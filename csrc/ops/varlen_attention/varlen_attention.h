@@ -53,8 +53,9 @@ struct VarlenAttention {
 // A query that sees no key gets zeros, and -inf as its lse.
 struct VarlenAttentionForward {
   VarlenAttention given;
-  void* out;   // [Tq, N, D] dtype
-  float* lse;  // [Tq, N] float32, or null: the logarithm of the sum of exp(score)
+  void* out;                       // [Tq, N, D] dtype
+  float* lse;                      // [Tq, N] float32, or null: the logarithm of the sum of exp(score)
+  int left_out_from = 0x7fffffff;  // CUDA's alone: sentences of so many keys are left to another kernel
 };
 
 // Every output is overwritten. Sums run in a fixed order, so that they repeat bit for bit.

@@ -4,6 +4,7 @@
 // A block takes 16 * kR queries of one head and walks over the keys they see in tiles of as many, keeping the softmax's
 // maximum and sum per row (online). As in the other kernel, what is done for a row depends on its own sentence alone.
 
+#include "common/choices/choices.h"
 #include "ops/varlen_attention/dispatch.cuh"
 #include "ops/varlen_attention/fma_tiles.cuh"
 #include "ops/varlen_attention/sentence.cuh"
@@ -145,8 +146,19 @@ cudaError_t varlen_attention_forward_fma(const VarlenAttentionForward& args, cud
 }
 
 cudaError_t varlen_attention_forward_cuda(const VarlenAttentionForward& args, cudaStream_t stream) {
-  return attention::uses_mma(args.given) ? varlen_attention_forward_mma(args, stream)
-                                         : varlen_attention_forward_fma(args, stream);
+  if (!attention::uses_mma(args.given)) return varlen_attention_forward_fma(args, stream);
+#ifdef SENTCORE_WITH_SM90A
+  // Each sentence is one kernel's by its own length, whatever else is in the batch.
+  const int from = attention::fits_sm90a(args.given) ? sm90a_attention_from(args.given.dtype, args.given.size) : kNever;
+  if (from <= args.given.max_seqlen_k) {
+    const cudaError_t status = varlen_attention_forward_sm90a(args, from, stream);
+    if (status != cudaSuccess) return status;
+    VarlenAttentionForward others = args;
+    others.left_out_from = from;
+    return varlen_attention_forward_mma(others, stream);
+  }
+#endif
+  return varlen_attention_forward_mma(args, stream);
 }
 
 }  // namespace sentcore

@@ -30,7 +30,8 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
   const VarlenAttention& given = args.given;
   const WarpPlace place(shape);
   const Sentence sentence(given, place.sentence);
-  if (place.block_row >= sentence.length_q) return;  // the whole block leaves
+  if (place.block_row >= sentence.length_q || sentence.length_k >= args.left_out_from)
+    return;  // the whole block leaves
   const int head = place.head, lane = lane_of_thread();
   const int first_row = place.block_row + place.row;
   const bool has_head = head < given.heads;
