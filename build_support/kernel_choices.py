@@ -30,9 +30,13 @@ def read(file: Path = FILE) -> list[dict[str, str | int]]:
         results = file.parent / row["results"]
         if not results.is_file():
             raise BuildError(f"{file.name} leans on {row['results']}, which is not there; commit it, or remove the row")
-        measured = [r for r in json.loads(results.read_text())["rows"] if r["case"] == row["case"]]
+        measured = [
+            r
+            for r in json.loads(results.read_text())["rows"]
+            if r["case"] == row["case"] and r["peer"] == "portable" and r["group"].endswith(f", {row['dtype']}")
+        ]
         if not measured or any(r["ratio"] is None or r["ratio"] <= 1 for r in measured):
             raise BuildError(
-                f"{row['results']} does not show that {row['case']!r} is faster in every row; remove the row from {file.name}"
+                f"{row['results']} does not show that {row['case']!r} is faster in {row['dtype']} in every row; remove the row from {file.name}"
             )
     return rows

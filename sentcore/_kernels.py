@@ -30,7 +30,9 @@ def choose(mode: str) -> None:
     """
     global _mode
     if mode not in MODES:
-        raise ArgumentValueError(f"{VARIABLE} is {mode!r}; accepted: {', '.join(MODES)}. Unset it for the default, measured")
+        raise ArgumentValueError(
+            f"{VARIABLE} is {mode!r}; accepted: {', '.join(MODES)}. Unset it for the default, measured"
+        )
     module = extension()
     has_choice = module is not None and hasattr(module, "choose_kernels")
     if mode == "sm_90a" and not (has_choice and module.build_info()["sm_90a"]):

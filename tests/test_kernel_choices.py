@@ -12,15 +12,27 @@ import pytest
 
 from build_support import kernel_choices
 from build_support.errors import BuildError
+from build_support.native import ROOT
 from sentcore import _kernels
 from sentcore.errors import ArgumentValueError
 
+CHOOSE = ROOT / "bench" / "gpu" / "choose.py"
 ROW = {"choice": "linear", "dtype": "bfloat16", "first": 768, "second": 768, "results": "h/linear.json", "case": "K768"}
+
+
+OTHERS = [  # no reason against a choice
+    {"group": "linear, bfloat16", "case": "K768", "peer": "F.linear", "ratio": 0.9},
+    {"group": "linear, float16", "case": "K768", "peer": "portable", "ratio": 0.9},
+]
+
+
+def measured(ratio):
+    return {"group": "linear, bfloat16", "case": "K768", "peer": "portable", "ratio": ratio}
 
 
 def written(folder, row, *ratios):
     (folder / "h").mkdir()
-    (folder / "h" / "linear.json").write_text(json.dumps({"rows": [{"case": "K768", "ratio": r} for r in ratios]}))
+    (folder / "h" / "linear.json").write_text(json.dumps({"rows": [measured(r) for r in ratios] + OTHERS}))
     file = folder / "kernel_choices.json"
     file.write_text(json.dumps({"rows": [row]}))
     return file
@@ -38,7 +50,7 @@ def test_a_row_with_results_that_show_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "ratios", "message"),
     [
-        ({}, (1.2, 0.99), "does not show that 'K768' is faster in every row"),
+        ({}, (1.2, 0.99), "does not show that 'K768' is faster in bfloat16"),
         ({}, (None,), "does not show"),
         ({"case": "K384"}, (1.2,), "does not show that 'K384'"),
         ({"results": "h/none.json"}, (1.2,), "leans on h/none.json, which is not there"),
@@ -101,3 +113,37 @@ def test_the_environment_variable_is_read_at_import():
 
     assert imported("portable").stdout == "portable\n"
     assert "SENTCORE_KERNELS is 'fastest'" in imported("fastest").stderr
+
+
+def test_choices_are_what_was_faster_at_every_size(tmp_path):
+    def row(group, case, ratio, peer="portable"):
+        return {"group": group, "case": case, "peer": peer, "ratio": ratio}
+
+    rows = [
+        row("linear none, bfloat16", "N768 K768", 1.1), row("linear none, bfloat16", "N768 K768", 1.3),
+        row("linear none, bfloat16", "N768 K768", 0.9, "F.linear"),
+        row("linear gelu, bfloat16", "N3072 K768", 1.1), row("linear gelu, bfloat16", "N3072 K768", 0.99),
+        row("linear gelu, float16", "N3072 K768", 1.2),
+        row("linear backward, bfloat16", "backward N3072 K768", 1.2),
+        row("attention, bfloat16", "D64 keys 256", 1.2), row("attention, bfloat16", "D64 keys 512", 0.8),
+        row("attention, bfloat16", "D64 keys 1024", 1.1), row("attention, bfloat16", "D64 keys 2048", 1.4),
+        row("attention, bfloat16", "D128 keys 2048", 0.9),
+    ]  # fmt: skip
+    results = tmp_path / "nvidia-h200"
+    results.mkdir()
+    (results / "sm_90a.json").write_text(json.dumps({"machine": {"device": "NVIDIA H200"}, "rows": rows}))
+    out = tmp_path / "kernel_choices.json"
+    done = subprocess.run([sys.executable, CHOOSE, results, "--out", out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {(r["choice"], r["dtype"], r["first"], r["second"]) for r in kernel_choices.read(out)}
+    assert found == {
+        ("linear", "bfloat16", 768, 768), ("linear", "float16", 3072, 768),
+        ("linear_input_gradient", "bfloat16", 768, 3072), ("linear_weight_gradient", "bfloat16", 3072, 768),
+        ("attention", "bfloat16", 64, 1024),
+    }  # fmt: skip
+
+
+def test_results_of_another_gpu_choose_nothing(tmp_path):
+    (tmp_path / "sm_90a.json").write_text(json.dumps({"machine": {"device": "NVIDIA A100"}, "rows": []}))
+    done = subprocess.run([sys.executable, CHOOSE, tmp_path, "--out", tmp_path / "x"], capture_output=True, text=True)
+    assert done.returncode == 1 and "is of 'NVIDIA A100'; accepted: a GPU of compute capability 9.0" in done.stderr

@@ -37,7 +37,11 @@ def _lines(found: dict[str, Any], mode: str, measured: int) -> Iterator[str]:
             parts.append(f"CUDA kernels (toolkit {extension['cuda_toolkit']}: {', '.join(extension['archs'])})")
         yield f"extension: {' and '.join(parts) or 'no kernels'}"
         if extension["sm_90a"]:
-            when = {"measured": f"in {measured} measured cases", "portable": "nowhere", "sm_90a": "wherever they can run"}
+            when = {
+                "measured": f"in {measured} measured cases",
+                "portable": "nowhere",
+                "sm_90a": "wherever they can run",
+            }
             yield f"  kernels of compute capability 9.0's own are taken {when[mode]} (SENTCORE_KERNELS={mode})"
         yield f"  file: {extension['file']}"
         yield f"  compiler: {extension['compiler']}, for torch {extension['torch_target']} and later"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sentcore
+from kernels.device import chosen
 from sentcore.layers import all_layers, attention, feed_forward
 
 SENTENCES = [
@@ -30,8 +31,18 @@ def expected():
 
 
 @pytest.mark.filterwarnings("ignore:.*other operators may also be overridden")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_minilm(ops, expected, dtype, monkeypatch):
+@pytest.mark.parametrize(
+    ("dtype", "kernels"), [("float32", "portable"), ("bfloat16", "portable"), ("bfloat16", "sm_90a")]
+)
+def test_minilm(ops, expected, dtype, kernels, monkeypatch):
+    with chosen(ops, kernels):
+        found = encoded(ops, dtype, monkeypatch)
+    cosines = torch.nn.functional.cosine_similarity(found.cpu().float(), expected, dim=1)
+    assert cosines.min() >= COSINES[dtype]
+
+
+def encoded(ops, dtype, monkeypatch):
+    """The features of SENTENCES by `ops`."""
     if ops.device == "cpu":
         # One model of the user's: nothing but the ops below its layers is another.
         for layers in (all_layers, attention, feed_forward):  # not through the CPU's packed weights
@@ -57,9 +68,5 @@ def test_minilm(ops, expected, dtype, monkeypatch):
             found = model.encode(SENTENCES, convert_to_tensor=True)
         assert used == set(calls)
         assert calls.count("linear") == 3 * 6
-    else:
-        found = sentcore.SentenceEncoder("minilm", device=ops.device, dtype=dtype).encode(
-            SENTENCES, convert_to_tensor=True
-        )
-    cosines = torch.nn.functional.cosine_similarity(found.cpu().float(), expected, dim=1)
-    assert cosines.min() >= COSINES[dtype]
+        return found
+    return sentcore.SentenceEncoder("minilm", device=ops.device, dtype=dtype).encode(SENTENCES, convert_to_tensor=True)

@@ -1,0 +1,157 @@
+"""The kernels of compute capability 9.0 beside the portable ones, shape by shape, with F.linear (cuBLASLt) as a third.
+
+python bench/gpu/sm_90a.py --out bench/results/<gpu>
+python bench/gpu/choose.py bench/results/<gpu>      # which of them are taken from then on
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from timing import alternate_ms, arguments, check, difference_of, rows_of, spread, write
+
+from sentcore import _kernels, ops
+
+LIMITS = {"bfloat16": 2e-2, "float16": 3e-3}
+TOKENS = (1024, 4096, 16384, 65536)
+HIDDEN = (384, 768, 1024)
+ATTENTION = ((64, 12), (128, 8))  # D, N
+LENGTHS = (256, 512, 1024, 2048, 8192)
+PORTABLE, OWN = "portable", "sm_90a"
+
+
+def products(hidden: int) -> list[tuple[int, int, str]]:
+    """(N, K, activation) of a layer: queries, keys and values; output projection; feed-forward up and down."""
+    return [
+        (3 * hidden, hidden, "none"),
+        (hidden, hidden, "none"),
+        (4 * hidden, hidden, "gelu"),
+        (hidden, 4 * hidden, "none"),
+    ]
+
+
+def normal(generator, *shape, scale=1.0, dtype, device):
+    return (torch.randn(*shape, generator=generator, device=device) * scale).to(dtype)
+
+
+def taking(mode: str | None, run, t: dict, device: str):
+    """A call of `run(t)` with the kernels of `mode`: on a GPU a graph's replay, so that small products are not timed by how
+    fast Python launches them; on a CPU, where nothing is measured, with whatever kernels are there."""
+    if device != "cuda":
+        return lambda _: run(t)
+    with _kernels.kernels(mode) if mode else nullcontext():
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            run(t)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = run(t)
+
+    def replay(_):
+        graph.replay()
+        return result
+
+    return replay
+
+
+def forward(t):
+    return torch.ops.sentcore.linear(t["x"], t["weight"], t["bias"], t["activation"], False)[0]
+
+
+def backward(t):
+    return torch.ops.sentcore.linear_backward(t["grad"], t["x"], t["weight"], t["grad"][:0], True, "none")[:2]
+
+
+def torch_forward(t):
+    out = F.linear(t["x"], t["weight"], t["bias"])
+    return F.gelu(out) if t["activation"] == "gelu" else out
+
+
+def torch_backward(t):
+    return t["grad"] @ t["weight"], t["grad"].T @ t["x"]
+
+
+def measure(group: str, case: str, ours, peers: dict, t: dict, exact: torch.Tensor, flops: float, device: str, **extra):
+    """Rows of sm_90a's kernel beside the portable one and `peers`; both of ours are compared with `exact`, the first rows."""
+    runs = {name: taking(None, run, t, device) for name, run in peers.items()}
+    runs |= {mode: taking(mode, ours, t, device) for mode in (PORTABLE, OWN)}
+    results = [runs[name](t) for name in (PORTABLE, OWN)]
+    results = [r[0] if isinstance(r, tuple) else r for r in results]
+    difference = max(difference_of(r[: len(exact)], exact) for r in results)
+    times = alternate_ms(runs, [t], device)
+    tflops = flops / (spread(times[OWN])[0] * 1e-3) / 1e12
+    return rows_of(group, case, times, difference, ours=OWN, tflops=tflops, **extra)
+
+
+def linear_rows(dtype: torch.dtype, device: str) -> list:
+    """Forward, and both products of the backward together."""
+    name = str(dtype).removeprefix("torch.")
+    generator = torch.Generator(device).manual_seed(0)
+    rows = []
+    for hidden in HIDDEN if device == "cuda" else HIDDEN[:1]:
+        for columns, depth, activation in products(hidden):
+            given = {"dtype": dtype, "device": device}
+            for tokens in TOKENS if device == "cuda" else (24,):
+                t = {
+                    "x": normal(generator, tokens, depth, **given),
+                    "weight": normal(generator, columns, depth, scale=depth**-0.5, **given),
+                    "bias": normal(generator, columns, **given),
+                    "grad": normal(generator, tokens, columns, **given),
+                    "activation": activation,
+                }
+                wide = {k: v.double() if torch.is_tensor(v) else v for k, v in t.items()} | {"x": t["x"][:256].double()}
+                case, flops = f"N{columns} K{depth}", 2.0 * tokens * columns * depth
+                rows += measure(
+                    f"linear {activation}, {name}", case, forward, {"F.linear": torch_forward}, t, torch_forward(wide),
+                    flops, device, tokens=tokens,
+                )  # fmt: skip
+                exact = t["grad"][:256].double() @ t["weight"].double()
+                rows += measure(
+                    f"linear backward, {name}", f"backward {case}", backward, {"torch": torch_backward}, t, exact,
+                    2 * flops, device, tokens=tokens,
+                )  # fmt: skip
+    return rows
+
+
+def attention_rows(dtype: torch.dtype, device: str) -> list:
+    """Forward over sentences of one length."""
+    name = str(dtype).removeprefix("torch.")
+    generator = torch.Generator(device).manual_seed(0)
+    rows = []
+    for size, heads in ATTENTION:
+        for length in LENGTHS if device == "cuda" else (24,):
+            sentences = max(1, 65536 // length) if device == "cuda" else 2
+            qkv = normal(generator, sentences * length, 3, heads, size, dtype=dtype, device=device)
+            t = {"qkv": qkv, "cu": torch.arange(0, sentences + 1, device=device, dtype=torch.int32) * length}
+
+            def run(t, length=length):
+                return ops.varlen_attention(t["qkv"], t["cu"], length)
+
+            def sdpa(t, length=length, sentences=sentences):
+                q, k, v = t["qkv"].unflatten(0, (sentences, length)).permute(2, 0, 3, 1, 4)
+                return F.scaled_dot_product_attention(q, k, v)
+
+            first = {"qkv": qkv[:length].double(), "cu": t["cu"][:2]}
+            exact = ops.reference.varlen_attention(first["qkv"], first["cu"], length)
+            flops = 4.0 * sentences * length * length * heads * size
+            rows += measure(
+                f"attention, {name}", f"D{size} keys {length}", run, {"SDPA": sdpa}, t, exact, flops, device
+            )
+    return rows
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    rows = []
+    for dtype in (torch.bfloat16, torch.float16):
+        rows += linear_rows(dtype, options.device) + attention_rows(dtype, options.device)
+    check(rows, LIMITS)
+    write("sm_90a", rows, options)
+
+
+if __name__ == "__main__":
+    main()
