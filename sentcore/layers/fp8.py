@@ -27,13 +27,14 @@ class Fp8Linear(nn.Module):
         biases = [
             linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in linears
         ]
-        self.register_buffer("values", weight.values)
+        # As bytes: a pickled e4m3 tensor cannot be read again (torch 2.13), and conversions of the module pass them by.
+        self.register_buffer("values", weight.values.view(torch.uint8))
         self.register_buffer("scale", weight.scale)
         self.register_buffer("bias", torch.cat(biases).detach().float())
 
     def forward(self, x: torch.Tensor, activation: str | None = None) -> torch.Tensor:
         """[T, K] -> [T, R], or [T, R/2] for a gated activation, in x's dtype, activated."""
-        weight = Fp8Weight(self.values, self.scale)
+        weight = Fp8Weight(self.values.view(torch.float8_e4m3fn), self.scale)
         return ops_of(self.backend).fp8_linear(x, weight, self.bias, activation=activation)
 
     def train(self, mode: bool = True) -> Fp8Linear:
@@ -43,9 +44,8 @@ class Fp8Linear(nn.Module):
         return super().train(mode)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Fp8Linear:
-        """Moves with the module, but all stays of its dtype whatever the module is converted to."""
-        kept = {name: getattr(self, name) for name in ("values", "scale", "bias")}
+        """Moves with the module, but scale and bias stay float32 whatever the module is converted to."""
+        scale, bias = self.scale, self.bias
         super()._apply(fn, recurse)
-        for name, tensor in kept.items():
-            setattr(self, name, tensor.to(getattr(self, name).device))
+        self.scale, self.bias = scale.to(self.values.device), bias.to(self.values.device)
         return self

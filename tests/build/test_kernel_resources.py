@@ -47,7 +47,8 @@ def test_every_kernel_is_there_for_every_target(kernels):
     files = [*(ROOT / "csrc" / "ops").glob("*/*.cu"), *(ROOT / "csrc" / "common").glob("*/*.cu")]
     sources = {file.name for file in files if "__global__" in file.read_text()}
     for arch in archs:
-        assert {kernel.source for kernel in kernels if kernel.arch == arch} == sources
+        wanted = {name for name in sources if not name.startswith("fp8_") or arch in built["fp8_archs"]}
+        assert {kernel.source for kernel in kernels if kernel.arch == arch} == wanted
 
 
 def test_no_kernel_spills(kernels):
