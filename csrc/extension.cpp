@@ -57,8 +57,8 @@ py::dict build_info() {
   info["cpu_isa"] = sentcore::kIsaNames[static_cast<int>(sentcore::best_isa())];
   info["cuda"] = !cuda_release.empty();
   info["cuda_toolkit"] = cuda_release.empty() ? py::object(py::none()) : py::object(py::str(cuda_release));
-  info["archs"] = split(SENTCORE_CUDA_NAMES);  // sm_ is machine code, compute_ is PTX
-  info["fp8_archs"] = split(SENTCORE_FP8_NAMES);       // of the files fp8_*.cu
+  info["archs"] = split(SENTCORE_CUDA_NAMES);     // sm_ is machine code, compute_ is PTX
+  info["fp8_archs"] = split(SENTCORE_FP8_NAMES);  // of the files fp8_*.cu
   py::dict ops;
   ops["cpu"] = split(SENTCORE_CPU_OPS);
   ops["cuda"] = split(SENTCORE_CUDA_OPS);

@@ -57,7 +57,12 @@ def test_every_linear_layer_is_a_byte_a_weight(model):
 def test_values_and_scales_stay_as_they_are_whatever_the_module_is_converted_to():
     layer = Fp8Linear([torch.nn.Linear(24, 4), torch.nn.Linear(24, 3, bias=False)])
     expected, x = {name: tensor.clone() for name, tensor in layer.named_buffers()}, torch.randn(5, 24)
-    for changed in (layer.to(torch.bfloat16), layer.half().float(), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+    for changed in (
+        layer.to(torch.bfloat16),
+        layer.half().float(),
+        copy.deepcopy(layer),
+        pickle.loads(pickle.dumps(layer)),
+    ):
         for name, tensor in changed.named_buffers():
             assert tensor.dtype == expected[name].dtype and torch.equal(tensor, expected[name])
         assert torch.equal(changed(x), layer(x))
@@ -93,11 +98,13 @@ def test_where_it_is_refused(model, tmp_path, monkeypatch):
         model.train()
     cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
     for backend in ("auto", "native"):
-        with pytest.raises(ArgumentValueError, match="dtype is 'fp8' on cpu; .* use dtype='int8' or 'bfloat16'"):
+        with pytest.raises(ArgumentValueError, match=r"dtype is 'fp8' on cpu; .* use dtype='int8' or 'bfloat16'"):
             pick_dtype("fp8", cpu, backend)
     assert pick_dtype("fp8", cpu, "reference") == pick_dtype(E4M3, cpu, "reference") == E4M3
     monkeypatch.setattr(_extension, "_fp8_reasons", {0: "this card is too old"})
-    with pytest.raises(BackendError, match="dtype is 'fp8' on cuda:0, but this card is too old. Use dtype='bfloat16'"):
+    with pytest.raises(
+        BackendError, match=r"dtype is 'fp8' on cuda:0, but this card is too old\. Use dtype='bfloat16'"
+    ):
         pick_dtype("fp8", gpu)
     assert pick_dtype("fp8", gpu, "reference") == E4M3
     monkeypatch.setattr(_extension, "_fp8_reasons", {0: None})

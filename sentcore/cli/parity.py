@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `sentcore parity`."""
     parser.add_argument("model", metavar="MODEL", help='"minilm", a local folder, or a Hugging Face hub id')
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="what ours computes in; float32 by default")
-    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="reference: plain PyTorch, as for fp8 on a CPU")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="auto", help="reference: plain PyTorch, as for fp8 on a CPU"
+    )
     parser.add_argument("--layers", action="store_true", help="compare every layer, and name the first that differs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

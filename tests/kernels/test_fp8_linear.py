@@ -165,6 +165,12 @@ def test_the_order_of_threads_changes_no_bit(ops, monkeypatch):
 )
 def test_refusals_name_argument_value_and_remedy(ops, change, message):
     weight = torch.ones(6, 16).to(torch.float8_e4m3fn)
-    given = {"x": torch.ones(4, 8), "weight": weight, "scale": torch.ones(6), "bias": torch.ones(6), "activation": "gelu"}
+    given = {
+        "x": torch.ones(4, 8),
+        "weight": weight,
+        "scale": torch.ones(6),
+        "bias": torch.ones(6),
+        "activation": "gelu",
+    }
     with pytest.raises(RuntimeError, match=f"^fp8_linear: {message}"):
         ops.fp8_linear(**(given | change))

@@ -161,7 +161,9 @@ def test_wrong_arguments_are_named():
         ops.fp8_linear(x, draw(40, 24))
     with pytest.raises(ArgumentValueError, match=r"weight.values has shape \[40, 32\]; accepted: \[40, 48\]"):
         ops.fp8_linear(draw(4, 33), weight)
-    with pytest.raises(ArgumentTypeError, match=r"weight.values has dtype torch\.float32; accepted: torch\.float8_e4m3fn"):
+    with pytest.raises(
+        ArgumentTypeError, match=r"weight.values has dtype torch\.float32; accepted: torch\.float8_e4m3fn"
+    ):
         ops.fp8_linear(x, Fp8Weight(weight.values.float(), weight.scale))
     with pytest.raises(ArgumentTypeError, match=r"weight.scale has dtype torch\.bfloat16; accepted: torch\.float32"):
         ops.fp8_linear(x, Fp8Weight(weight.values, weight.scale.bfloat16()))
@@ -171,7 +173,9 @@ def test_wrong_arguments_are_named():
         ops.fp8_linear(x, weight, draw(40, dtype=torch.bfloat16))
     with pytest.raises(ArgumentValueError, match="activation is 'silu'; accepted: None, 'relu'"):
         ops.fp8_linear(x, weight, activation="silu")
-    with pytest.raises(ArgumentValueError, match="weight has 39 rows; accepted with activation='geglu': an even number"):
+    with pytest.raises(
+        ArgumentValueError, match="weight has 39 rows; accepted with activation='geglu': an even number"
+    ):
         ops.fp8_linear(x, weight_of(39, 24), activation="geglu")
     with pytest.raises(ArgumentValueError, match="x requires a gradient"):
         ops.fp8_linear(x.requires_grad_(), weight)

@@ -92,7 +92,9 @@ def fp8_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _check_rows(x: torch.Tensor) -> None:
     check_input("x", x, ("T", "K"))
     if x.dtype == torch.float64:
-        raise ArgumentTypeError(f"x has dtype {x.dtype}; accepted: float32, bfloat16, float16. Convert it, e.g. x.float()")
+        raise ArgumentTypeError(
+            f"x has dtype {x.dtype}; accepted: float32, bfloat16, float16. Convert it, e.g. x.float()"
+        )
     if x.shape[1] < 1:
         raise ArgumentValueError(f"x has shape {list(x.shape)}; accepted: [T, K] with K of at least 1")
     if needs_grad(x):
