@@ -24,6 +24,8 @@ HOT = (
     ("varlen_attention_forward_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
     ("varlen_attention_backward_query_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
     ("varlen_attention_backward_key_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
+    ("fp8_linear_rows.cu", r"round_rows<nv_bfloat16, 8, (2|8)>", 128),
+    ("fp8_linear_product.cu", r"multiply<nv_bfloat16, .*, 8>", 512),
     ("segment_pooling.cu", r"forward<nv_bfloat16, 8>", 256),
 )
 

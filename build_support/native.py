@@ -76,15 +76,16 @@ def _arguments(plan: Plan, version: str, folder: Path, staged: Staged, ninja: st
     if not os.environ.get("CXX", "").strip():
         values["CMAKE_CXX_COMPILER"] = plan.cxx[0]
     if plan.nvcc and plan.selection:
-        flags = list(plan.selection.flags)
-        if plan.nvcc.version >= COMPRESS_MODE_SINCE:
-            flags.append("--compress-mode=size")
+        compress = ["--compress-mode=size"] if plan.nvcc.version >= COMPRESS_MODE_SINCE else []
+        fp8 = plan.selection.fp8
         values |= {
             "CMAKE_CUDA_COMPILER": plan.nvcc.path,
             "CMAKE_CUDA_HOST_COMPILER": plan.host_compiler,
-            "SENTCORE_CUDA_FLAGS": ";".join(flags),
+            "SENTCORE_CUDA_FLAGS": ";".join(plan.selection.flags + compress),
             "SENTCORE_SM90A_FLAGS": ";".join(plan.selection.sm90a_flags),
             "SENTCORE_CUDA_NAMES": ",".join(plan.selection.names),
+            "SENTCORE_FP8_FLAGS": ";".join(fp8.flags + compress) if fp8 else "",
+            "SENTCORE_FP8_NAMES": ",".join(fp8.names) if fp8 else "",
             "SENTCORE_CUDA_RELEASE": plan.nvcc.release,
         }
     return [

@@ -28,6 +28,7 @@ TARGETS = (
     Target("120", (12, 8)),
 )
 VARIANTS = {"90a": "90", "100f": "100", "120f": "120"}
+FP8_SINCE = 89  # the first architecture whose instructions multiply and round to 8-bit floating-point numbers
 OLDEST_NVCC = (12, 0)
 COMPRESS_MODE_SINCE = (12, 8)
 
@@ -54,6 +55,12 @@ class Selection:
         codes = [f"code=sm_{arch}" for arch in self.archs] + [f"code=compute_{self.ptx}"]
         # One word each: CMake drops the second of two equal words.
         return [f"-gencode=arch=compute_{self.ptx},{code}" for code in codes]
+
+    @property
+    def fp8(self) -> Selection | None:
+        """The same for the files fp8_*.cu: the architectures from 89 on, or None where none was selected."""
+        archs = tuple(arch for arch in self.archs if int(arch) >= FP8_SINCE)
+        return Selection(archs, archs[0], "") if archs else None
 
     @property
     def names(self) -> list[str]:

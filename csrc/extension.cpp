@@ -58,7 +58,8 @@ py::dict build_info() {
   info["cpu_isa"] = sentcore::kIsaNames[static_cast<int>(sentcore::best_isa())];
   info["cuda"] = !cuda_release.empty();
   info["cuda_toolkit"] = cuda_release.empty() ? py::object(py::none()) : py::object(py::str(cuda_release));
-  info["archs"] = split(SENTCORE_CUDA_NAMES);  // sm_ is machine code, compute_ is PTX
+  info["archs"] = split(SENTCORE_CUDA_NAMES);     // sm_ is machine code, compute_ is PTX
+  info["fp8_archs"] = split(SENTCORE_FP8_NAMES);  // of the files fp8_*.cu
 #ifdef SENTCORE_WITH_SM90A
   info["sm_90a"] = true;
 #else

@@ -19,6 +19,7 @@ class BuildInfo(TypedDict):
     cuda: bool
     cuda_toolkit: str | None
     archs: list[str]  # "sm_90" is machine code, "compute_80" is PTX
+    fp8_archs: list[str]  # the same of 8-bit floating-point products
     sm_90a: bool  # kernels of their own for compute capability 9.0
     ops: CompiledOps
 

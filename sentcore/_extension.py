@@ -8,15 +8,15 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import json
-import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch  # before _C, whose symbols are found in torch's libraries
 
+from sentcore._archs import numbers, why_not_covered
 from sentcore._version import __version__
 
 OPS = (
@@ -30,23 +30,19 @@ OPS = (
     "segment_pooling",
     "packed_linear",
     "int8_linear",
+    "fp8_linear",
     "encoder_layers",
     "encoder_layer",
 )
 NATIVE = "native kernel"
 PLAIN = "plain PyTorch"
+REFUSED = "refused"  # there it is an error, and no slower way
 OLDEST_TORCH = (2, 11)
 BUILD_REMEDY = (
     "run 'pip install --no-deps .' in sentcore's source folder, where a C++ compiler (and nvcc, for CUDA) is found"
 )
 
 _FOLDER = Path(__file__).parent
-
-
-def _numbers(version: str) -> tuple[int, int]:
-    """(13, 0) of "13.0", (2, 13) of "2.13.0+cpu"."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def build_record(folder: Path = _FOLDER) -> dict[str, Any]:
@@ -71,7 +67,7 @@ def _load(
         why = build_record(folder).get("why_not_more")
         said = f"sentcore was installed without it: {why}" if why else "this copy of sentcore was never installed"
         return None, f"the extension is not built ({said}); {BUILD_REMEDY}"
-    if _numbers(torch_version) < OLDEST_TORCH:
+    if numbers(torch_version) < OLDEST_TORCH:
         oldest = ".".join(map(str, OLDEST_TORCH))
         return None, (
             f"torch {torch_version} is older than {oldest}, the oldest the extension runs on; "
@@ -100,61 +96,6 @@ def build_kind() -> str | None:
 # ---- which GPUs the compiled kernels run on -----------------------------------------------------------------------
 
 
-def arch_is_covered(capability: tuple[int, int], archs: Iterable[str], ptx: bool = True) -> bool:
-    """Whether code for `archs` runs on a GPU of compute capability `capability`.
-
-    Args:
-        capability: (major, minor).
-        archs: as in the binary's build info. "sm_86" is machine code for 8.6 and later minors of 8, "sm_90a" for 9.0
-            alone, "sm_100f" for its family, 10.0 and later minors of 10; "compute_120" is PTX, which the driver
-            translates for 12.0 and everything later.
-        ptx: False when the driver cannot translate the PTX, so that machine code alone counts.
-    """
-    for arch in archs:
-        parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
-        if parts is None:
-            continue
-        kind, major, minor, suffix = parts[1], int(parts[2]), int(parts[3]), parts[4]
-        if kind == "compute" and not ptx:
-            continue
-        if suffix == "a":
-            covered = capability == (major, minor)
-        elif kind == "sm" or suffix == "f":
-            covered = capability[0] == major and capability[1] >= minor
-        else:
-            covered = capability >= (major, minor)
-        if covered:
-            return True
-    return False
-
-
-def why_not_covered(
-    name: str,
-    capability: tuple[int, int],
-    archs: list[str],
-    toolkit: str,
-    driver: str | None,
-) -> str | None:
-    """None when a binary with `archs`, from CUDA `toolkit`, runs on this GPU under a driver for CUDA `driver`.
-
-    A driver runs machine code of its own major CUDA release and PTX no newer than itself; None means unknown.
-    """
-    behind = driver is not None and _numbers(driver) < _numbers(toolkit)
-    if driver is not None and _numbers(driver)[0] < _numbers(toolkit)[0]:
-        return (
-            f"sentcore was compiled with CUDA {toolkit}, which the NVIDIA driver here (CUDA {driver}) cannot run; "
-            f"update the driver, or install sentcore again with an nvcc of CUDA {_numbers(driver)[0]}"
-        )
-    if arch_is_covered(capability, archs, ptx=not behind):
-        return None
-    return (
-        f"sentcore holds no code for {name} (compute capability {capability[0]}.{capability[1]}), "
-        f"only for {', '.join(archs)}"
-        + (f", and its PTX needs a driver for CUDA {toolkit} where this one is for {driver}" if behind else "")
-        + "; install sentcore again with an nvcc that knows this GPU and without SENTCORE_CUDA_ARCHS"
-    )
-
-
 def _why_plain_on(index: int) -> str | None:
     """Why CUDA device `index` runs none of the compiled kernels, or None when it does."""
     if _extension is None:
@@ -164,15 +105,53 @@ def _why_plain_on(index: int) -> str | None:
         return f"sentcore was installed without CUDA kernels: {why}"
     if torch.version.hip:
         return "this torch drives AMD GPUs (ROCm), and sentcore's kernels are for NVIDIA GPUs"
-    raw = getattr(torch._C, "_cuda_getDriverVersion", lambda: None)()
-    driver = f"{raw // 1000}.{raw % 1000 // 10}" if raw else None
     return why_not_covered(
         torch.cuda.get_device_name(index),
         torch.cuda.get_device_capability(index),
         _compiled["archs"],
         _compiled["cuda_toolkit"],
-        driver,
+        _driver(),
     )
+
+
+def _driver() -> str | None:
+    """The CUDA release that the NVIDIA driver is for, or None where it does not say."""
+    raw = getattr(torch._C, "_cuda_getDriverVersion", lambda: None)()
+    return f"{raw // 1000}.{raw % 1000 // 10}" if raw else None
+
+
+FP8_SINCE = (8, 9)  # the compute capability that first multiplies 8-bit floating-point numbers
+
+
+@torch.compiler.assume_constant_result
+def why_no_fp8(device: torch.device) -> str | None:
+    """Why the CUDA device cannot run the kernels of 8-bit floating-point products, or None when it can."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index not in _fp8_reasons:
+        _fp8_reasons[index] = _why_no_fp8_on(index)
+    return _fp8_reasons[index]
+
+
+_fp8_reasons: dict[int, str | None] = {}
+
+
+def _why_no_fp8_on(index: int) -> str | None:
+    why = _why_plain_on(index)
+    if why is not None:
+        return why
+    name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    if capability < FP8_SINCE:
+        return (
+            f"{name} has compute capability {capability[0]}.{capability[1]}, and 8-bit floating-point products need "
+            f"{FP8_SINCE[0]}.{FP8_SINCE[1]} or later"
+        )
+    archs = _compiled["fp8_archs"]
+    if not archs:
+        return (
+            f"sentcore was compiled without kernels of 8-bit floating-point products, for {', '.join(_compiled['archs'])} "
+            "alone; install it again without SENTCORE_CUDA_ARCHS"
+        )
+    return why_not_covered(name, capability, archs, _compiled["cuda_toolkit"], _driver())
 
 
 # Called once, with the reason, when a CUDA device is met that the compiled CUDA kernels do not run on. The ops register
@@ -223,6 +202,7 @@ def _devices() -> list[dict[str, Any]]:
                 "capability": torch.cuda.get_device_capability(index),
                 "runs_native": reason is None,
                 "why_not": reason,
+                "why_no_fp8": _why_no_fp8_on(index),
             }
         )
     return devices
@@ -230,18 +210,21 @@ def _devices() -> list[dict[str, Any]]:
 
 def _runs(op: str, kind: str, devices: list[dict[str, Any]]) -> dict[str, str | None]:
     """What `op` runs on for devices of `kind` ("cpu" or "cuda"), and why not on a kernel of ours."""
+    fp8 = kind == "cuda" and op == "fp8_linear"
+    otherwise = REFUSED if fp8 else PLAIN
     if _extension is None:
-        return {"runs": PLAIN, "why_not_native": WHY_ABSENT}
+        return {"runs": otherwise, "why_not_native": WHY_ABSENT}
     if kind == "cuda" and not _compiled["cuda"]:
-        return {"runs": PLAIN, "why_not_native": _why_plain_on(0)}
+        return {"runs": otherwise, "why_not_native": _why_plain_on(0)}
     if op not in _compiled["ops"][kind]:
         kernel = {"cpu": "CPU", "cuda": "CUDA"}[kind]
         return {
-            "runs": PLAIN,
+            "runs": otherwise,
             "why_not_native": f"sentcore {__version__} has no {kernel} kernel for it",
         }
-    reasons = [d["why_not"] for d in devices if d["why_not"]] if kind == "cuda" else []
-    return {"runs": PLAIN if reasons else NATIVE, "why_not_native": reasons[0] if reasons else None}
+    reasons = [d["why_no_fp8" if fp8 else "why_not"] for d in devices] if kind == "cuda" else []
+    reasons = [reason for reason in reasons if reason]
+    return {"runs": otherwise if reasons else NATIVE, "why_not_native": reasons[0] if reasons else None}
 
 
 def build_info() -> dict[str, Any]:
@@ -249,11 +232,11 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         dict: "version", "torch" (its version), "extension" ({"built", "why_absent", "why_not_more", "file", "compiler",
-        "torch_target", "cpu", "cpu_isa" (what its kernels use of this machine), "cuda", "cuda_toolkit", "archs", "sm_90a" (kernels of
-        their own for compute capability 9.0; sentcore._kernels says when they are taken)}), "devices"
-        (a dict for each CUDA device: "device", "name", "capability", "runs_native", "why_not") and "ops" (op ->
-        {"cpu", "cuda"} -> {"runs": "native kernel" or "plain PyTorch", "why_not_native": a sentence with the remedy, or
-        None}).
+        "torch_target", "cpu", "cpu_isa" (what its kernels use of this machine), "cuda", "cuda_toolkit", "archs", "fp8_archs" (those
+        of 8-bit floating-point products), "sm_90a" (kernels of compute capability 9.0's own; sentcore._kernels says when they are
+        taken)}), "devices" (a dict for each CUDA device: "device", "name", "capability",
+        "runs_native", "why_not", "why_no_fp8") and "ops" (op -> {"cpu", "cuda"} -> {"runs": "native kernel", "plain PyTorch"
+        or "refused", "why_not_native": a sentence with the remedy, or None}).
     """
     devices = _devices()
     return {
@@ -271,6 +254,7 @@ def build_info() -> dict[str, Any]:
             "cuda": _compiled.get("cuda", False),
             "cuda_toolkit": _compiled.get("cuda_toolkit"),
             "archs": _compiled.get("archs", []),
+            "fp8_archs": _compiled.get("fp8_archs", []),
             "sm_90a": _compiled.get("sm_90a", False),
         },
         "devices": devices,

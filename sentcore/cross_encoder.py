@@ -13,7 +13,7 @@ from sentcore.checkpoint.activations import Activation, activation_name, default
 from sentcore.checkpoint.build import build_classifier
 from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint, load_cross_encoder
 from sentcore.checkpoint.resolve import resolve
-from sentcore.checkpoint.save import refuse_int8
+from sentcore.checkpoint.save import refuse_rounded
 from sentcore.checkpoint.save_cross_encoder import save_cross_encoder
 from sentcore.encode_options import pick_backend, pick_device, pick_dtype, pick_max_length
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
@@ -40,8 +40,8 @@ class CrossEncoder(nn.Module):
     Args:
         model_name_or_path: a local folder or a hub id of a ...ForSequenceClassification checkpoint.
         device: "cpu", "cuda", "cuda:1", ...; None takes a GPU where torch sees one.
-        dtype: "auto" (float32), "float32", "bfloat16", "float16" (GPUs) or "int8" (CPUs, inference alone), of the encoder.
-            The head, LayerNorm, softmax and pooling are computed in float32 always.
+        dtype: "auto" (float32), "float32", "bfloat16", "float16" (GPUs), "int8" (CPUs, inference alone) or "fp8" (GPUs of
+            compute capability 8.9 and later, inference alone), of the encoder. The head, LayerNorm, softmax and pooling are computed in float32 always.
         backend: "auto", "native" (an error where the compiled kernels are absent) or "reference" (plain PyTorch).
         max_length: tokens a pair is cut at; None takes the folder's.
         revision: branch, tag or commit of a hub id.
@@ -70,7 +70,7 @@ class CrossEncoder(nn.Module):
     ) -> None:
         super().__init__()
         chosen_device = pick_device(device)
-        chosen_dtype = pick_dtype(dtype, chosen_device)
+        chosen_dtype = pick_dtype(dtype, chosen_device, backend)
         self.backend = pick_backend(backend)
         checkpoint = load_cross_encoder(
             resolve(model_name_or_path, revision=revision, local_files_only=local_files_only)
@@ -268,9 +268,9 @@ class CrossEncoder(nn.Module):
         """Writes a folder that sentence-transformers (4 to 6), transformers and this class read.
 
         Raises:
-            ArgumentValueError: the weights are int8, or activation_fn is none that such a folder can name.
+            ArgumentValueError: the weights are int8 or fp8, or activation_fn is none that such a folder can name.
         """
-        refuse_int8(self.dtype)
+        refuse_rounded(self.dtype)
         save_cross_encoder(
             Path(folder),
             self.checkpoint,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sentcore._extension import WHY_ABSENT, extension
+from sentcore._extension import WHY_ABSENT, extension, why_no_fp8
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
 from sentcore.inputs.chunks import Chunking
 from sentcore.ops.backends import check_backend
@@ -28,6 +28,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
     "int8": torch.int8,
+    "fp8": torch.float8_e4m3fn,
 }
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", "sparse", "colbert")
 
@@ -50,9 +51,14 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The torch dtype the encoder computes in; torch.int8 for linear layers in 8 bits."""
-    name = str(dtype).removeprefix("torch.")
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name in DTYPES: "float32", ..., "fp8" for torch.float8_e4m3fn."""
+    return "fp8" if dtype == torch.float8_e4m3fn else str(dtype).removeprefix("torch.")
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device, backend: str = "auto") -> torch.dtype:
+    """The torch dtype the encoder computes in; torch.int8 and torch.float8_e4m3fn for linear layers in 8 bits."""
+    name = dtype_name(dtype) if isinstance(dtype, torch.dtype) else dtype
     if name not in DTYPES:
         raise ArgumentValueError(f"dtype is {dtype!r}; accepted: {', '.join(DTYPES)}")
     if name == "float16" and device.type == "cpu":
@@ -63,7 +69,24 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         raise ArgumentValueError(
             f"dtype is 'int8' on {device}; accepted there: float32, bfloat16, float16. int8 is for CPUs: device='cpu'"
         )
+    if name == "fp8" and backend != "reference":
+        _check_fp8(device)
     return DTYPES[name]
+
+
+def _check_fp8(device: torch.device) -> None:
+    """Nothing but a GPU with kernels takes fp8: on anything else it would be slower than what it stands for."""
+    if device.type != "cuda":
+        raise ArgumentValueError(
+            f"dtype is 'fp8' on {device}; accepted: GPUs of compute capability 8.9 and later. On a CPU use dtype='int8' or "
+            "'bfloat16'; backend='reference' computes fp8's definition in plain PyTorch, to compare"
+        )
+    why = why_no_fp8(device)
+    if why is not None:
+        raise BackendError(
+            f"dtype is 'fp8' on {device}, but {why}. Use dtype='bfloat16'; backend='reference' computes fp8's definition in "
+            "plain PyTorch, to compare"
+        )
 
 
 def pick_backend(backend: str) -> str:

@@ -13,7 +13,7 @@ from sentcore.checkpoint.build import build_model
 from sentcore.checkpoint.load import Checkpoint, load_checkpoint
 from sentcore.checkpoint.pooling import with_pooling
 from sentcore.checkpoint.resolve import resolve
-from sentcore.checkpoint.save import refuse_int8, save_checkpoint
+from sentcore.checkpoint.save import refuse_rounded, save_checkpoint
 from sentcore.encode_options import (
     EncodeOptions,
     check_batch_invariant,
@@ -55,7 +55,8 @@ class SentenceEncoder(nn.Module):
         device: "cpu", "cuda", "cuda:1", ...; None takes a GPU where torch sees one.
         dtype: "auto" (float32), "float32", "bfloat16" or "float16" (GPUs), of weights and activations; "int8" (CPUs):
             linear layers in 8 bits, weights rounded per output and activations per token, the rest in bfloat16, for
-            inference alone. LayerNorm, softmax and pooling are computed in float32 always.
+            inference alone; "fp8" (GPUs of compute capability 8.9 and later): the same in 8-bit floating point (e4m3); on a CPU
+            with backend="reference" alone, to compare. LayerNorm, softmax and pooling are computed in float32 always.
         backend: "auto", "native" (an error where the compiled kernels are absent) or "reference" (plain PyTorch).
         max_length: tokens a text is cut at; None takes the folder's.
         batch_invariant: True guarantees that a sentence's feature has the same bits alone, in any batch, in any order and on any
@@ -85,7 +86,7 @@ class SentenceEncoder(nn.Module):
     ) -> None:
         super().__init__()
         chosen_device = pick_device(device)
-        chosen_dtype = pick_dtype(dtype, chosen_device)
+        chosen_dtype = pick_dtype(dtype, chosen_device, backend)
         self.backend = pick_backend(backend)
         if batch_invariant:
             check_batch_invariant(chosen_device, chosen_dtype, backend)
@@ -197,7 +198,7 @@ class SentenceEncoder(nn.Module):
             *(truncate_dim, chunk, chunk_overlap, ranges),
         )
         if device is not None:
-            pick_dtype(self.dtype, pick_device(device))  # int8 and float16 do not run everywhere
+            pick_dtype(self.dtype, pick_device(device), self.backend)  # int8, fp8, float16 do not run everywhere
             self.to(device)
         budget = check_batch_tokens(batch_tokens, self.device, self.model.encoder.config)
         with (
@@ -303,9 +304,9 @@ class SentenceEncoder(nn.Module):
         """Writes a folder that sentence-transformers (2 to 6) and this class read; transformers reads its weights.
 
         Raises:
-            ArgumentValueError: the weights are int8, which no such folder holds.
+            ArgumentValueError: the weights are int8 or fp8, which no such folder holds.
         """
-        refuse_int8(self.dtype)
+        refuse_rounded(self.dtype)
         save_checkpoint(
             Path(folder),
             self.checkpoint,

@@ -239,6 +239,12 @@ def test_other_dtypes_are_close(make):
         assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
     with pytest.raises(ArgumentValueError, match="save_pretrained of an int8 model"):
         model.save_pretrained("nowhere")
+    with pytest.raises(ArgumentValueError, match="dtype is 'fp8' on cpu"):
+        CrossEncoder(folder, device="cpu", dtype="fp8")
+    model = CrossEncoder(folder, device="cpu", dtype="fp8", backend="reference")
+    found = model.predict(PAIRS)
+    assert model.dtype == torch.float8_e4m3fn and model.model.head.output.weight.dtype == torch.float32
+    assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from sentcore import _extension
-from sentcore._extension import NATIVE, PLAIN, arch_is_covered, why_not_covered
+from sentcore._archs import arch_is_covered, why_not_covered
+from sentcore._extension import NATIVE, PLAIN, REFUSED
 
 ALL = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "compute_80"]
+FP8 = ["sm_89", "sm_90", "sm_100", "sm_120", "compute_89"]
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 OTHER_PYTHON = "_C.cpython-99-x86_64-linux-gnu.so"
 
@@ -145,6 +147,7 @@ def test_build_info_is_whole():
             assert (said["runs"], said["why_not_native"] is None) in [
                 (NATIVE, True),
                 (PLAIN, False),
+                (REFUSED, False),
             ]
     built = info["extension"]
     assert built["built"] is (_extension.extension() is not None)
@@ -160,19 +163,21 @@ def test_build_info_is_whole():
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """An extension with a CUDA kernel for one op, on a machine whose one GPU the test chooses."""
+    """An extension with CUDA kernels for two ops, on a machine whose one GPU the test chooses."""
 
-    def make(capability=(9, 0), cuda=True, record=None):
+    def make(capability=(9, 0), cuda=True, record=None, archs=ALL, fp8_archs=FP8):
         info = {
             "cuda": cuda,
-            "archs": ALL if cuda else [],
+            "archs": archs if cuda else [],
+            "fp8_archs": fp8_archs if cuda else [],
             "cuda_toolkit": "13.0" if cuda else None,
-            "ops": {"cpu": ["add_layer_norm"], "cuda": ["add_layer_norm"] if cuda else []},
+            "ops": {"cpu": ["add_layer_norm"], "cuda": ["add_layer_norm", "fp8_linear"] if cuda else []},
         }
         monkeypatch.setattr(_extension, "_extension", sys)
         monkeypatch.setattr(_extension, "_compiled", info)
         monkeypatch.setattr(_extension, "_seen", {})
         monkeypatch.setattr(_extension, "_said", set())
+        monkeypatch.setattr(_extension, "_fp8_reasons", {})
         monkeypatch.setattr(_extension, "on_unsupported_device", [])
         monkeypatch.setattr(_extension, "build_record", lambda: record or {})
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -229,6 +234,30 @@ def test_a_build_without_cuda_says_why_once_and_needs_no_hook(compiled):
     said = _extension.build_info()["ops"]["add_layer_norm"]["cuda"]
     assert said["runs"] == PLAIN
     assert "no nvcc was found" in said["why_not_native"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"capability": (8, 9)}, None),
+        ({"capability": (9, 0)}, None),
+        ({"capability": (13, 0)}, None),
+        ({"capability": (8, 6)}, ["Some GPU has compute capability 8.6", "need 8.9 or later"]),
+        ({"capability": (8, 0)}, ["compute capability 8.0"]),
+        ({"capability": (9, 0), "cuda": False}, ["without CUDA kernels"]),
+        ({"capability": (8, 9), "archs": ["sm_80", "compute_80"], "fp8_archs": []}, ["for sm_80, compute_80 alone", "SENTCORE_CUDA_ARCHS"]),
+        ({"capability": (8, 9), "archs": ["sm_80", "sm_90"], "fp8_archs": ["sm_90", "compute_90"]}, ["no code for Some GPU"]),
+    ],
+)  # fmt: skip
+def test_who_multiplies_in_8_bit_floating_point(compiled, given, words):
+    compiled(**given)
+    why = _extension.why_no_fp8(torch.device("cuda:1"))
+    said = _extension.build_info()["ops"]["fp8_linear"]["cuda"]
+    if words is None:
+        assert why is None and said == {"runs": NATIVE, "why_not_native": None}
+    else:
+        assert [word for word in words if word not in why] == []
+        assert said["runs"] == REFUSED and said["why_not_native"]
 
 
 def test_a_compiled_graph_checks_the_device_while_it_is_traced(compiled, monkeypatch):

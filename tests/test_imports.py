@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "sentcore"
 FLOORS = [
-    {"_version", "errors"},
+    {"_version", "_archs", "errors"},
     {"config", "model_files", "packed", "_extension", "word_cutters"},
     {"_kernels"},
     {"ops"},

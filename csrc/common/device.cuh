@@ -14,5 +14,6 @@
 #include "common/launch.cuh"
 #ifdef __CUDACC__  // host files take launch declarations from here, and know no device functions
 #include "common/ptx.cuh"
+#include "common/ptx_fp8.cuh"
 #endif
 #endif

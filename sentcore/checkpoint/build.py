@@ -18,7 +18,8 @@ _WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 def build_model(
     checkpoint: Checkpoint, backend: str, device: torch.device, dtype: torch.dtype, left_out: Sequence[int] = ()
 ) -> SentenceModel:
-    """The model on `device`; its encoder in `dtype`, torch.int8 for linear layers in 8 bits, all behind it in float32.
+    """The model on `device`; its encoder in `dtype`, torch.int8 or float8_e4m3fn for linear layers in 8 bits, all behind it in
+    float32.
 
     `left_out` are token ids that bge-m3's sparse head gives no weight.
     """
@@ -29,6 +30,8 @@ def build_model(
     nn.Module.__init__(model)
     if dtype == torch.int8:
         model.encoder = encoder_only.encoder.to_int8()
+    elif dtype == torch.float8_e4m3fn:
+        model.encoder = encoder_only.encoder.to_fp8().to(device)
     else:
         model.encoder = encoder_only.encoder.to(device=device, dtype=dtype)
     model.outputs = SentenceModel.build_outputs(checkpoint.modules, backend).to(device=device)
@@ -54,6 +57,8 @@ def build_classifier(
     model.head.to(device)
     if dtype == torch.int8:
         model.encoder.to_int8()
+    elif dtype == torch.float8_e4m3fn:
+        model.encoder.to_fp8().to(device)
     else:
         model.encoder.to(device=device, dtype=dtype)
     return model

@@ -93,12 +93,13 @@ def save_checkpoint(
     )
 
 
-def refuse_int8(dtype: torch.dtype) -> None:
+def refuse_rounded(dtype: torch.dtype) -> None:
     """Raises ArgumentValueError for a model whose weights are rounded to 8 bits."""
-    if dtype == torch.int8:
+    name = {torch.int8: "int8", torch.float8_e4m3fn: "fp8"}.get(dtype)
+    if name is not None:
         raise ArgumentValueError(
-            "save_pretrained of an int8 model; accepted: float32, bfloat16, float16. Folders hold the weights unrounded: "
-            "save it from a model loaded with dtype='float32', and load that with dtype='int8'"
+            f"save_pretrained of an {name} model; accepted: float32, bfloat16, float16. Folders hold the weights unrounded: "
+            f"save it from a model loaded with dtype='float32', and load that with dtype={name!r}"
         )
 
 

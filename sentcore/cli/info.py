@@ -69,6 +69,6 @@ def _reasons(ops: dict[str, Any]) -> Iterator[str]:
             if entry["why_not_native"]:
                 holds.setdefault(entry["why_not_native"], []).append(f"{op} ({kind})")
     if holds:
-        yield "why plain PyTorch:"
+        yield "why no native kernel:"
     for reason, where in holds.items():
         yield f"  {', '.join(where)}: {reason}"

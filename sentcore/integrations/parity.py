@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sentcore.encode_options import dtype_name
 from sentcore.errors import ArgumentTypeError, TruncationWarning
 from sentcore.inputs.texts import check_texts
 from sentcore.integrations.layer_parity import Distance, LayerParity, layer_distances
@@ -41,6 +42,7 @@ ACCEPTED = {
     torch.float16: (1e-2, 0.9999),
     torch.bfloat16: (1e-1, 0.999),
     torch.int8: (3e-1, 0.98),
+    torch.float8_e4m3fn: (3e-1, 0.98),
 }
 
 
@@ -221,7 +223,7 @@ def _report(
     return ParityReport(
         model=str(model.checkpoint.folder),
         texts=len(ours),
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=dtype_name(model.dtype),
         backend=model.backend,
         device=str(model.device),
         **figures,

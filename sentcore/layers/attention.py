@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sentcore.config import EncoderConfig
+from sentcore.layers.fp8 import Fp8Linear
 from sentcore.layers.int8 import Int8Linear
 from sentcore.layers.positions import NOWHERE, Positions, Prefix
 from sentcore.ops import draw_seed
@@ -103,11 +104,11 @@ class Attention(nn.Module):
             return self._packed_output(context, (self.output,))
         return ops_of(self.backend).linear(context, self.output.weight, self.output.bias)
 
-    def to_int8(self) -> None:
-        """Its linear layers in 8 bits; queries, keys and values become one, `qkv`."""
-        self.qkv = Int8Linear((self.query, self.key, self.value), self.backend)
+    def round_weights(self, kind: type[Int8Linear | Fp8Linear]) -> None:
+        """Its linear layers in 8 bits, of that kind; queries, keys and values become one, `qkv`."""
+        self.qkv = kind((self.query, self.key, self.value), self.backend)
         self.query = self.key = self.value = None
-        self.output = Int8Linear((self.output,), self.backend)
+        self.output = kind((self.output,), self.backend)
 
     def packed_weights(self) -> tuple[torch.Tensor, ...]:
         """Values, scale and bias of the projection and of what follows the attention, as `encoder_layers` takes them."""
@@ -120,7 +121,8 @@ class Attention(nn.Module):
         """[T, H] -> [T, 3, N, D], queries, keys and values as the attention takes them: queries and keys turned by `rotary`."""
         linears = (self.query, self.key, self.value) if self.qkv is None else (self.qkv,)
         if not is_plain(*linears):
-            return self._split(torch.cat([linear(x) for linear in linears], dim=-1), rotary)
+            products = [linear(x) for linear in linears]
+            return self._split(products[0] if len(products) == 1 else torch.cat(products, dim=-1), rotary)
         if self.packs_weights and usable(x, self.backend):
             return self._split(self._packed_qkv(x, linears), rotary)
         weights, biases = zip(*((linear.weight, linear.bias) for linear in linears), strict=True)

@@ -12,6 +12,7 @@ from sentcore.errors import ArgumentTypeError, ArgumentValueError
 from sentcore.layers.all_layers import AllLayers
 from sentcore.layers.embeddings import Embeddings
 from sentcore.layers.encoder_layer import EncoderLayer
+from sentcore.layers.fp8 import Fp8Linear
 from sentcore.layers.int8 import Int8Linear
 from sentcore.layers.padding import pack_padded, unpack_padded
 from sentcore.layers.positions import PositionSchemes
@@ -144,17 +145,25 @@ class Encoder(nn.Module):
 
     def to_int8(self) -> Encoder:
         """In place, for inference on a CPU: linear layers in 8 bits, all else in bfloat16. Cannot be undone."""
-        for layer in self.layers:
-            layer.attention.to_int8()
-            layer.feed_forward.to_int8()
-        return self.to(torch.bfloat16).requires_grad_(False)
+        return self._round_weights(Int8Linear)
+
+    def to_fp8(self) -> Encoder:
+        """The same in 8-bit floating point (e4m3), for GPUs that multiply it."""
+        return self._round_weights(Fp8Linear)
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the linear layers multiply in: torch.int8, or the weights' dtype."""
-        if any(isinstance(layer.attention.output, Int8Linear) for layer in self.layers):
-            return torch.int8
+        """What the linear layers multiply in: torch.int8, torch.float8_e4m3fn, or the weights' dtype."""
+        for kind, dtype in ((Int8Linear, torch.int8), (Fp8Linear, torch.float8_e4m3fn)):
+            if any(isinstance(layer.attention.output, kind) for layer in self.layers):
+                return dtype
         return self.embeddings.word_embeddings.weight.dtype
+
+    def _round_weights(self, kind: type[Int8Linear | Fp8Linear]) -> Encoder:
+        for layer in self.layers:
+            layer.attention.round_weights(kind)
+            layer.feed_forward.round_weights(kind)
+        return self.to(torch.bfloat16).requires_grad_(False)
 
     def _layer_by_layer(self, x: torch.Tensor, batch: PackedBatch) -> Iterator[torch.Tensor]:
         """`x` itself, then the output of every layer; holds the last one given alone."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentcore.config import EncoderConfig
+from sentcore.layers.fp8 import Fp8Linear
 from sentcore.layers.int8 import Int8Linear
 from sentcore.ops.backends import ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
@@ -50,9 +51,9 @@ class FeedForward(nn.Module):
             return self._packed_down(inner, (self.down,))
         return ops_of(self.backend).linear(inner, self.down.weight, self.down.bias)
 
-    def to_int8(self) -> None:
-        """Its linear layers in 8 bits."""
-        self.up, self.down = (Int8Linear((linear,), self.backend) for linear in (self.up, self.down))
+    def round_weights(self, kind: type[Int8Linear | Fp8Linear]) -> None:
+        """Its linear layers in 8 bits, of that kind."""
+        self.up, self.down = (kind((linear,), self.backend) for linear in (self.up, self.down))
 
     def packed_weights(self) -> tuple[torch.Tensor, ...]:
         """Values, scale and bias of both linear layers, as `encoder_layers` takes them."""
@@ -64,6 +65,8 @@ class FeedForward(nn.Module):
         """act(up(x)), [T, H] -> [T, F]."""
         linears = self._first()
         act = None if self.gated else self.hidden_act
+        if isinstance(self.up, Fp8Linear):
+            return self.up(x, self.activation)
         if isinstance(self.up, Int8Linear):
             inner = self.up(x, act)
         elif not is_plain(*linears):

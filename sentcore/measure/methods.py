@@ -79,7 +79,7 @@ def load_methods(
         found.append(Method(name, dtype, partial(encoder.encode, batch_tokens=batch_tokens, show_progress_bar=False)))
 
     add(BASE, "float32", base)
-    for dtype in dtypes or ("bfloat16", "float16", "int8"):
+    for dtype in dtypes or ("bfloat16", "float16", "int8", "fp8"):
         if dtype == "float32":
             continue
         try:

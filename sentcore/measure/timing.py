@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 import torch
 
+from sentcore.encode_options import dtype_name
 from sentcore.errors import TruncationWarning
 from sentcore.integrations.layer_parity import Distance
 from sentcore.integrations.parity import ACCEPTED
 from sentcore.measure.methods import Method
 
 # What a feature's cosine to float32's may be, by dtype: what parity accepts.
-LEAST_COSINES = {str(dtype).removeprefix("torch."): smallest for dtype, (_, smallest) in ACCEPTED.items()}
+LEAST_COSINES = {dtype_name(dtype): smallest for dtype, (_, smallest) in ACCEPTED.items()}
 BLOCKS = 3  # of calls of one sentence, a method's in a row and the methods in turn
 CALLS = 10  # in a block
 _PAUSE = 0.05  # seconds: the threads of one method spin for a while after its last call, not into the next one's

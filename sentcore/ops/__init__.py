@@ -16,6 +16,8 @@ from sentcore.ops.embedding_layer_norm import embedding_layer_norm
 from sentcore.ops.embedding_layer_norm import reference as _embedding_layer_norm
 from sentcore.ops.encoder_layers import encoder_layers
 from sentcore.ops.encoder_layers import reference as _encoder_layers
+from sentcore.ops.fp8_linear import Fp8Weight, fp8_linear, quantize_weight_fp8
+from sentcore.ops.fp8_linear import reference as _fp8_linear
 from sentcore.ops.int8_linear import Int8Weight, int8_linear, quantize_weight
 from sentcore.ops.int8_linear import reference as _int8_linear
 from sentcore.ops.linear import activation_linear, linear
@@ -36,6 +38,7 @@ reference = SimpleNamespace(
     bias_gelu_layer_norm=_bias_gelu_layer_norm.bias_gelu_layer_norm,
     embedding_layer_norm=_embedding_layer_norm.embedding_layer_norm,
     encoder_layers=_encoder_layers.encoder_layers,
+    fp8_linear=_fp8_linear.fp8_linear,
     int8_linear=_int8_linear.int8_linear,
     linear=_linear.linear,
     packed_linear=_packed_linear.packed_linear,
@@ -46,6 +49,7 @@ reference = SimpleNamespace(
 )
 
 __all__ = [
+    "Fp8Weight",
     "Int8Weight",
     "PackedWeight",
     "activation_linear",
@@ -55,12 +59,14 @@ __all__ = [
     "draw_seed",
     "embedding_layer_norm",
     "encoder_layers",
+    "fp8_linear",
     "int8_linear",
     "linear",
     "pack_weight",
     "packed_linear",
     "qkv_projection",
     "quantize_weight",
+    "quantize_weight_fp8",
     "reference",
     "segment_pooling",
     "varlen_attention",

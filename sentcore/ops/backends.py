@@ -37,6 +37,7 @@ _NATIVE = SimpleNamespace(
     bias_gelu=ops.bias_gelu,
     bias_gelu_layer_norm=ops.bias_gelu_layer_norm,
     embedding_layer_norm=ops.embedding_layer_norm,
+    fp8_linear=ops.fp8_linear,
     int8_linear=ops.int8_linear,
     linear=ops.linear,
     packed_linear=ops.packed_linear,

@@ -49,7 +49,8 @@ def test_every_kernel_is_there_for_every_target(kernels):
     sources = {file.name for file in files if "__global__" in file.read_text()} - own
     assert {kernel.source for kernel in kernels if kernel.arch == "sm_90a"} == (own if built["sm_90a"] else set())
     for arch in archs:
-        assert {kernel.source for kernel in kernels if kernel.arch == arch} == sources
+        wanted = {name for name in sources if not name.startswith("fp8_") or arch in built["fp8_archs"]}
+        assert {kernel.source for kernel in kernels if kernel.arch == arch} == wanted
 
 
 def test_no_kernel_spills(kernels):

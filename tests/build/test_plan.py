@@ -80,6 +80,23 @@ def test_with_both_compilers_everything_is_built(machine):
     assert str(path) in found.line
 
 
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ("", ["sm_89", "sm_90", "sm_100", "sm_120", "compute_89"]),
+        ("80;90a", ["sm_90", "compute_90"]),
+        ("80;86", None),
+    ],
+)
+def test_8_bit_floating_point_is_compiled_from_sm_89_on(machine, monkeypatch, asked, names):
+    machine.gxx()
+    machine.nvcc()
+    monkeypatch.setenv("SENTCORE_CUDA_ARCHS", asked)
+    found = plan.decide().selection.fp8
+    assert (found and found.names) == names
+    assert found is None or found.flags[0] == f"-gencode=arch={names[-1]},code={names[0]}"
+
+
 def test_without_nvcc_the_cpu_kernels_are_built_and_a_line_says_why(machine):
     machine.gxx()
     found = plan.decide()

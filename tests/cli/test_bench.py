@@ -95,7 +95,7 @@ def test_dtypes_that_are_named(bench):
 def test_a_dtype_that_is_none(bench, dtypes):
     status, out, err, found = bench("--dtype", dtypes)
     assert (status, out, found) == (2, "", None)
-    assert "accepted: some of float32,bfloat16,float16,int8" in err
+    assert "accepted: some of float32,bfloat16,float16,int8,fp8" in err
 
 
 def test_a_dtype_that_is_named_and_refused(bench):

@@ -34,6 +34,15 @@ def test_int8_agrees_less_and_says_so(sentcore_command):
     assert "int8" in out and "mean 0.99" in out
 
 
+def test_fp8_is_compared_by_its_definition(sentcore_command):
+    status, out, _ = sentcore_command("parity", "minilm", "--dtype", "fp8", "--backend", "reference")
+    assert status == 0, out
+    assert "fp8 (reference, cpu)" in out and "mean 0.99" in out
+    status, out, err = sentcore_command("parity", "minilm", "--dtype", "fp8")
+    assert (status, out) == (1, "") or status == 2
+    assert "dtype is 'fp8'" in err and "dtype='int8'" in err
+
+
 @pytest.mark.parametrize("as_json", [[], ["--json"], ["--json", "--layers"], ["--layers"]])
 def test_a_difference_is_1(sentcore_command, monkeypatch, as_json):
     real = integration.parity

@@ -7,6 +7,7 @@ import torch
 
 import sentcore
 from kernels.device import chosen
+from sentcore import encode_options
 from sentcore.layers import all_layers, attention, feed_forward
 
 SENTENCES = [
@@ -20,7 +21,7 @@ SENTENCES = [
     "Naïve café, déjà vu!",
 ]
 # dtype -> least cosine to plain float32
-COSINES = {"float32": 0.999999, "bfloat16": 0.9999, "float16": 0.9999}
+COSINES = {"float32": 0.999999, "bfloat16": 0.9999, "float16": 0.9999, "fp8": 0.99}
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +31,20 @@ def expected():
     )
 
 
+# The ops of every model, and those of its linear layers: how often each of a layer's is called.
+COMMON = {"embedding_layer_norm", "varlen_attention", "add_layer_norm", "segment_pooling"}
+LINEAR = {"qkv_projection": 1, "linear": 3}
+LINEAR_OF = {"float32": LINEAR, "bfloat16": LINEAR, "fp8": {"fp8_linear": 4}}
+
+
 @pytest.mark.filterwarnings("ignore:.*other operators may also be overridden")
 @pytest.mark.parametrize(
-    ("dtype", "kernels"), [("float32", "portable"), ("bfloat16", "portable"), ("bfloat16", "sm_90a")]
+    ("dtype", "kernels"),
+    [("float32", "portable"), ("bfloat16", "portable"), ("bfloat16", "sm_90a"), ("fp8", "portable"), ("fp8", "sm_90a")],
 )
 def test_minilm(ops, expected, dtype, kernels, monkeypatch):
+    if dtype == "fp8" and ops.device != "cpu" and torch.cuda.get_device_capability(ops.device) < (8, 9):
+        pytest.skip("this GPU has no 8-bit floating-point products")
     with chosen(ops, kernels):
         found = encoded(ops, dtype, monkeypatch)
     cosines = torch.nn.functional.cosine_similarity(found.cpu().float(), expected, dim=1)
@@ -47,14 +57,8 @@ def encoded(ops, dtype, monkeypatch):
         # One model of the user's: nothing but the ops below its layers is another.
         for layers in (all_layers, attention, feed_forward):  # not through the CPU's packed weights
             monkeypatch.setattr(layers, "usable", lambda *_: False)
-        used = {
-            "embedding_layer_norm",
-            "qkv_projection",
-            "varlen_attention",
-            "linear",
-            "add_layer_norm",
-            "segment_pooling",
-        }
+        monkeypatch.setattr(encode_options, "_check_fp8", lambda _: None)  # which a CPU is refused by
+        used = COMMON | set(LINEAR_OF[dtype])
         calls = []
         with torch.library._scoped_library("sentcore", "IMPL") as library:
             for name in used:
@@ -67,6 +71,8 @@ def encoded(ops, dtype, monkeypatch):
             model = sentcore.SentenceEncoder("minilm", device="cpu", dtype=dtype)
             found = model.encode(SENTENCES, convert_to_tensor=True)
         assert used == set(calls)
-        assert calls.count("linear") == 3 * 6
+        assert {name: calls.count(name) for name in LINEAR_OF[dtype]} == {
+            name: 6 * count for name, count in LINEAR_OF[dtype].items()
+        }
         return found
     return sentcore.SentenceEncoder("minilm", device=ops.device, dtype=dtype).encode(SENTENCES, convert_to_tensor=True)

@@ -45,6 +45,7 @@ BFLOAT16_HEADS_OF_16 = (
 POOLING_TESTS = ("segment_pooling",), "test_segment_pooling.py"
 EMBEDDING_TESTS = ("embedding_layer_norm",), "test_embedding_layer_norm.py"
 LINEAR_TESTS = ("linear", "gemm", "sums"), "test_linear.py"
+FP8, FP8_TESTS = "ops/fp8_linear/fp8_linear_", (("fp8_linear",), "test_fp8_linear.py")
 
 
 def barrier(of, file, line, tests, narrowed=()):
@@ -93,6 +94,14 @@ BARRIERS = {
     "product-sums": barrier(
         LINEAR_TESTS, "common/gemm/gemm_fma.cu", "the sums are written", "every_size"
     ),
+    "fp8-stages": barrier(
+        FP8_TESTS, FP8 + "product.cu",
+        "this step's tiles have landed, and all have read the stage that is filled next", "every_size",
+    ),
+    "fp8-last-stage": barrier(
+        FP8_TESTS, FP8 + "product.cu", "all have read the last stage", "every_size or order_of_threads"
+    ),
+    "fp8-sums": barrier(FP8_TESTS, FP8 + "product.cu", "the tile's sums are written", "every_size"),
 }  # fmt: skip
 
 BOUNDS = {
@@ -137,6 +146,13 @@ BOUNDS = {
     ),
     "product-rows": bound(
         LINEAR_TESTS, "common/gemm/gemm_mma.cu", "k >= depth_end", "k > depth_end", "every_size and 264"
+    ),
+    "fp8-depth": bound(FP8_TESTS, FP8 + "product.cu", "k >= pitch", "k > pitch", "every_size and 264"),
+    "fp8-rows": bound(
+        FP8_TESTS, FP8 + "rows.cu", "if (row >= args.rows) return;", "if (row > args.rows) return;", "every_size and 264"
+    ),
+    "fp8-columns": bound(
+        FP8_TESTS, FP8 + "rows.cu", "if (column < depth) kept[p]", "if (column <= depth) kept[p]", "every_size and 264"
     ),
 }  # fmt: skip
 
