@@ -142,7 +142,8 @@ PYBIND11_MODULE(_C, module) {
       .value("linear", sentcore::Choice::linear)
       .value("linear_input_gradient", sentcore::Choice::linear_input_gradient)
       .value("linear_weight_gradient", sentcore::Choice::linear_weight_gradient)
-      .value("attention", sentcore::Choice::attention);
+      .value("attention", sentcore::Choice::attention)
+      .value("fp8_linear", sentcore::Choice::fp8_linear);
   py::enum_<sentcore::Dtype>(module, "Dtype")
       .value("bfloat16", sentcore::Dtype::bfloat16)
       .value("float16", sentcore::Dtype::float16);

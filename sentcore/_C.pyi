@@ -34,6 +34,7 @@ class Choice(Enum):
     linear_input_gradient = 1
     linear_weight_gradient = 2
     attention = 3
+    fp8_linear = 4
 
 class Dtype(Enum):
     bfloat16 = 2

@@ -117,6 +117,32 @@ def linear_rows(dtype: torch.dtype, device: str) -> list:
     return rows
 
 
+def fp8_rows(dtype: torch.dtype, device: str) -> list:
+    """The product of e4m3, with the rounding of its rows, beside the portable one and a product in `dtype`."""
+    name = str(dtype).removeprefix("torch.")
+    generator = torch.Generator(device).manual_seed(0)
+    rows = []
+    for hidden in HIDDEN if device == "cuda" else HIDDEN[:1]:
+        for columns, depth, activation in products(hidden):
+            weight = normal(generator, columns, depth, scale=depth**-0.5, dtype=torch.float32, device=device)
+            prepared, bias = ops.quantize_weight_fp8(weight), torch.zeros(columns, device=device)
+            for tokens in TOKENS if device == "cuda" else (24,):
+                x = normal(generator, tokens, depth, dtype=dtype, device=device)
+                t = {"x": x, "weight": weight.to(dtype), "bias": bias.to(dtype), "activation": activation}
+
+                def run(t, prepared=prepared, bias=bias):
+                    if device == "cpu":  # which no kernel is for
+                        return ops.reference.fp8_linear(t["x"], prepared, bias, activation=t["activation"])
+                    return torch.ops.sentcore.fp8_linear(t["x"], *prepared, bias, t["activation"])
+
+                exact = ops.reference.fp8_linear(x[:256].float(), prepared, bias, activation=activation)
+                rows += measure(
+                    f"fp8_linear {activation}, {name}", f"fp8 N{columns} K{depth}", run,
+                    {f"F.linear in {name}": torch_forward}, t, exact, 2.0 * tokens * columns * depth, device, tokens=tokens,
+                )  # fmt: skip
+    return rows
+
+
 def attention_rows(dtype: torch.dtype, device: str) -> list:
     """Forward over sentences of one length."""
     name = str(dtype).removeprefix("torch.")
@@ -149,6 +175,7 @@ def main() -> None:
     rows = []
     for dtype in (torch.bfloat16, torch.float16):
         rows += linear_rows(dtype, options.device) + attention_rows(dtype, options.device)
+        rows += fp8_rows(dtype, options.device)
     check(rows, LIMITS)
     write("sm_90a", rows, options)
 

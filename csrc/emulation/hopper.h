@@ -7,6 +7,7 @@
 #include <cstring>
 #include <vector>
 
+#include "common/e4m3.h"
 #include "common/hopper/tensor_map.h"
 #include "emulation/runtime.h"
 
@@ -55,11 +56,13 @@ inline void take_registers() {
 namespace emulated {
 
 // How an element is read from shared memory.
-enum class Element { bfloat16, float16 };
+enum class Element { bfloat16, float16, e4m3 };
 template <typename T>
 constexpr Element kElement = Element::bfloat16;
 template <>
 inline constexpr Element kElement<__half> = Element::float16;
+template <>
+inline constexpr Element kElement<E4m3> = Element::e4m3;
 
 struct Product {
   std::uint64_t a, b;

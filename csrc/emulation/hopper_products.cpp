@@ -30,6 +30,7 @@ float from_bits(std::uint16_t bits, Element element) {
 
 float element_at(std::uint32_t address, Element element) {
   const void* p = emulation::from_shared_address(swizzled(address));
+  if (element == Element::e4m3) return float_from_e4m3({*static_cast<const std::uint8_t*>(p)});
   std::uint16_t bits = 0;
   std::memcpy(&bits, p, 2);
   return from_bits(bits, element);
@@ -41,17 +42,19 @@ float element_of(std::uint64_t descriptor, bool by_depth, Element element, int o
   const auto leading = static_cast<std::uint32_t>(descriptor >> 16 & 0x3fff) << 4;
   const auto stride = static_cast<std::uint32_t>(descriptor >> 32 & 0x3fff) << 4;
   const auto r = static_cast<std::uint32_t>(outer), k = static_cast<std::uint32_t>(depth);
-  if (by_depth) return element_at(start + r / 8 * stride + r % 8 * 128 + k * 2, element);
+  const std::uint32_t bytes = element == Element::e4m3 ? 1 : 2;
+  if (by_depth) return element_at(start + r / 8 * stride + r % 8 * 128 + k * bytes, element);
   return element_at(start + r / 64 * leading + k / 8 * stride + k % 8 * 128 + r % 64 * 2, element);
 }
 
 void compute(const Product& p) {
-  constexpr int kDepth = 16;
+  constexpr int kMostDepth = 32;
+  const int depth = p.element == Element::e4m3 ? 32 : 16;
   const int group = current->lane / 4, pair = 2 * (current->lane % 4);
   const int first_row = current->warp % 4 * 16 + group;
-  float a[2][kDepth], b[kDepth];
+  float a[2][kMostDepth], b[kMostDepth];
   for (int half = 0; half < 2; ++half) {
-    for (int k = 0; k < kDepth; ++k) {
+    for (int k = 0; k < depth; ++k) {
       if (p.a_in_registers) {
         const std::uint32_t two = p.registers[k % 8 / 2][half + 2 * (k / 8)];
         a[half][k] = from_bits(static_cast<std::uint16_t>(two >> (16 * (k % 2))), p.element);
@@ -62,11 +65,11 @@ void compute(const Product& p) {
   }
   for (int tile = 0; tile < p.columns / 8; ++tile) {
     for (int which = 0; which < 2; ++which) {
-      for (int k = 0; k < kDepth; ++k) b[k] = element_of(p.b, p.b_by_depth, p.element, tile * 8 + pair + which, k);
+      for (int k = 0; k < depth; ++k) b[k] = element_of(p.b, p.b_by_depth, p.element, tile * 8 + pair + which, k);
       for (int half = 0; half < 2; ++half) {
         float& sum = p.sums[tile * 4 + half * 2 + which];
         float total = p.accumulate ? sum : 0.0f;
-        for (int k = 0; k < kDepth; ++k) total += a[half][k] * b[k];
+        for (int k = 0; k < depth; ++k) total += a[half][k] * b[k];
         sum = total;
       }
     }

@@ -7,6 +7,8 @@ import torch
 
 from kernels.device import chosen
 from kernels.emulated import SEED_VARIABLE
+from kernels.test_fp8_linear import check as check_fp8
+from kernels.test_fp8_linear import draw as draw_fp8
 from kernels.test_linear import backward, draw, forward
 from kernels.test_linear import check as check_linear
 from kernels.test_qkv_projection import check as check_qkv
@@ -38,6 +40,37 @@ def _sm90a(ops):
 )
 def test_products_of_many_tiles(ops, dtype, sizes, activation):
     check_linear(ops, draw(*sizes, dtype, activation), activation)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(
+    ("sizes", "activation"),
+    [
+        ((0, 16, 16), "none"),
+        ((1, 8, 8), "none"),
+        ((270, 700, 200), "none"),
+        ((140, 136, 384), "gelu"),
+        ((130, 31, 136), "gelu_tanh"),
+        ((130, 264, 256), "geglu"),
+        ((17, 520, 128), "swiglu"),
+        ((17, 40, 136), "geglu"),  # halves that no box divides
+        ((17, 40, 24), "relu"),
+    ],
+    ids=str,
+)
+def test_products_of_e4m3(ops, dtype, sizes, activation):
+    t = draw_fp8(*sizes, dtype)
+    check_fp8(ops, t, activation)
+    check_fp8(ops, t | {"bias": None}, activation)
+
+
+def test_rows_of_e4m3_do_not_depend_on_the_batch(ops):
+    t = draw_fp8(150, 200, 136, BFLOAT16)
+    t["x"][7] = torch.nan
+    out = ops.fp8_linear(t["x"], *t["weight"], t["bias"], "gelu")
+    assert out[7].isnan().all() and not out[:7].isnan().any() and not out[8:].isnan().any()
+    for first, last in ((0, 1), (3, 7), (20, 150)):
+        assert torch.equal(ops.fp8_linear(t["x"][first:last], *t["weight"], t["bias"], "gelu"), out[first:last])
 
 
 def test_weight_gradients_of_many_slices(ops):

@@ -14,7 +14,7 @@ enum class Kernels : std::int32_t {
   measured,  // sm_90a's where a row of the table says so: the default
   sm90a,     // sm_90a's wherever they can run, for tests and benchmarks
 };
-enum class Choice : std::int32_t { linear, linear_input_gradient, linear_weight_gradient, attention };
+enum class Choice : std::int32_t { linear, linear_input_gradient, linear_weight_gradient, attention, fp8_linear };
 
 void choose_kernels(Kernels kernels);
 // `first` and `second` are what the choice depends on, never how many tokens there are, so that a row's bits do not

@@ -32,6 +32,10 @@ struct Epilogue {
   bool rotary_is_float32;
   int head_size;                // divides the columns of a tile
   std::int64_t rotary_columns;  // the columns before this one are turned
+  // Of a product of e4m3 by sm_90a's kernel alone, whose bias is float32: sums are multiplied by both, then the bias is
+  // added.
+  const float* row_scale;     // [M] float32
+  const float* column_scale;  // [N] float32
 };
 
 struct Gemm {

@@ -3,6 +3,7 @@
 // that one stores its sums while the other one multiplies.
 #pragma once
 
+#include "common/e4m3.h"
 #include "common/gemm/hopper_tile.cuh"
 #include "common/gemm/kernels.h"
 #include "common/hopper/machine.h"
@@ -71,7 +72,7 @@ __device__ __forceinline__ void fill(const HopperMaps& maps, const Gemm& args, c
   }
 }
 
-template <typename T, int kColumns, bool kA, bool kB>
+template <typename Element, int kColumns, bool kA, bool kB>
 __device__ __forceinline__ void multiply_stage(float (&sums)[2][kColumns / 2], const unsigned char* stage, bool first) {
   const unsigned char* stage_b = stage + 2 * kHopperBox;
 #pragma unroll
@@ -81,7 +82,7 @@ __device__ __forceinline__ void multiply_stage(float (&sums)[2][kColumns / 2], c
     for (int m = 0; m < 2; ++m) {
       const unsigned char* box = stage + m * kHopperBox;
       const std::uint64_t a = ptx::operand(kA ? box + k * 2 : box + k * kBoxBytes);
-      ptx::multiply_64<T, kA, kB, kColumns>(sums[m], a, b, !(first && k == 0));
+      ptx::multiply_64<Element, kA, kB, kColumns>(sums[m], a, b, !(first && k == 0));
     }
   }
 }
@@ -110,37 +111,28 @@ constexpr Activation kActivation = kEnd == End::gelu        ? Activation::gelu
                                    : kEnd == End::swiglu    ? Activation::swiglu
                                                             : Activation::none;
 
-// biases: of the tile's columns.
-template <typename T, int kColumns, bool kBias, End kEnd>
+template <typename T, int kColumns, bool kBias, bool kScaled, End kEnd>
 __device__ __forceinline__ void store_tile(const HopperMaps& maps, const Gemm& args, const HopperTile& tile, int thread,
-                                           Stager& stager, const float* biases, const float (&sums)[2][kColumns / 2]) {
+                                           Stager& stager, const ColumnTerms<kColumns, kScaled>& terms,
+                                           const float (&sums)[2][kColumns / 2]) {
   if constexpr (kIsGated<kEnd>) {
     static_assert(kColumns == 2 * kChunk, "a chunk of each half");
-    const int half = static_cast<int>(args.columns / 2);
-    const AddBias add_gate(biases, thread), add(biases + kChunk, thread);
+    const int second = static_cast<int>(args.columns / 2);
+    const AddTerms<kScaled> add_gate(args, terms, 0, tile.row0, thread), add(args, terms, kChunk, tile.row0, thread);
     Chunk gate, values;
     take_chunk<kColumns>(sums, 0, gate);
     take_chunk<kColumns>(sums, 1, values);
     if (args.epilogue.pre != nullptr) {
       stager.store<T>(&maps.pre, gate, tile.row0, tile.column0, add_gate);
-      stager.store<T>(&maps.pre, values, tile.row0, half + tile.column0, add);
+      stager.store<T>(&maps.pre, values, tile.row0, second + tile.column0, add);
     }
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-#pragma unroll
-      for (int n = 0; n < kChunk / 8; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; i += 2) {
-          float2 g = make_float2(gate[m][n][i], gate[m][n][i + 1]);
-          float2 v = make_float2(values[m][n][i], values[m][n][i + 1]);
-          add_gate(n, g);
-          add(n, v);
-          values[m][n][i] = activate(kActivation<kEnd>, g.x) * v.x;
-          values[m][n][i + 1] = activate(kActivation<kEnd>, g.y) * v.y;
-        }
-      }
-    }
-    stager.store<T>(&maps.out, values, tile.row0, tile.column0, Unchanged());
+    stager.store<T>(&maps.out, values, tile.row0, tile.column0, [&](int m, int half, int n, float2& pair) {
+      float2 of_gate = make_float2(gate[m][n][2 * half], gate[m][n][2 * half + 1]);
+      add_gate(m, half, n, of_gate);
+      add(m, half, n, pair);
+      pair =
+          make_float2(activate(kActivation<kEnd>, of_gate.x) * pair.x, activate(kActivation<kEnd>, of_gate.y) * pair.y);
+    });
   } else {
 #pragma unroll
     for (int c = 0; c < kColumns / kChunk; ++c) {
@@ -148,7 +140,7 @@ __device__ __forceinline__ void store_tile(const HopperMaps& maps, const Gemm& a
       if (column0 >= args.columns) break;
       Chunk values;
       take_chunk<kColumns>(sums, c, values);
-      const AddBias add(biases + c * kChunk, thread);
+      const AddTerms<kScaled> add(args, terms, c * kChunk, tile.row0, thread);
       if constexpr (!kBias) {
         if (args.partial != nullptr) {
           store_slice(args, Seat(thread), tile.slice, tile.row0, column0, values);
@@ -162,8 +154,8 @@ __device__ __forceinline__ void store_tile(const HopperMaps& maps, const Gemm& a
         stager.store<T>(&maps.out, values, tile.row0, column0, add);
       } else {
         if (args.epilogue.pre != nullptr) stager.store<T>(&maps.pre, values, tile.row0, column0, add);
-        stager.store<T>(&maps.out, values, tile.row0, column0, [&add](int n, float2& pair) {
-          add(n, pair);
+        stager.store<T>(&maps.out, values, tile.row0, column0, [&add](int m, int half, int n, float2& pair) {
+          add(m, half, n, pair);
           pair = make_float2(activate(kActivation<kEnd>, pair.x), activate(kActivation<kEnd>, pair.y));
         });
       }
@@ -171,7 +163,7 @@ __device__ __forceinline__ void store_tile(const HopperMaps& maps, const Gemm& a
   }
 }
 
-template <typename T, int kColumns, bool kA, bool kB, End kEnd>
+template <typename T, typename Element, int kColumns, bool kA, bool kB, End kEnd>
 __global__ void __launch_bounds__(kHopperThreads, 1)
     multiply_hopper(const __grid_constant__ HopperMaps maps, const Gemm args, const HopperTiles tiles) {
   using Shared = HopperShared<kColumns>;
@@ -180,8 +172,10 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   SENTCORE_DYNAMIC_SHARED(unsigned char, dynamic);
   SENTCORE_SHARED(ptx::Barrier, full, [Shared::stages]);
   SENTCORE_SHARED(ptx::Barrier, empty, [Shared::stages]);
-  SENTCORE_SHARED(ptx::Barrier, order, [2]);      // a warpgroup's turn to multiply
-  SENTCORE_SHARED(float, biases, [2][kColumns]);  // of each warpgroup's tile
+  SENTCORE_SHARED(ptx::Barrier, order, [2]);  // a warpgroup's turn to multiply
+  constexpr bool kScaled = sizeof(Element) == 1;
+  using Terms = ColumnTerms<kColumns, kScaled>;
+  SENTCORE_SHARED(Terms, terms, [2]);  // of each warpgroup's tile
   unsigned char* shared = dynamic + (1024 - ptx::shared_address(dynamic) % 1024) % 1024;
   const int thread = static_cast<int>(threadIdx.x), group = thread / kWarpgroup;
   const int count = tiles.rows * tiles.columns * tiles.slices, step = static_cast<int>(gridDim.x);
@@ -221,7 +215,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
         turn.advance(tile.steps);
         continue;
       }
-      if (kBias) fetch_bias<T, kGated>(args, member, tile.column0, kColumns, biases[group]);
+      if (kBias) fetch_terms<T, kGated>(args, member, tile.column0, terms[group]);
       float sums[2][kColumns / 2];
       if (tile.steps == 0) {
 #pragma unroll
@@ -237,7 +231,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
       for (int i = 0; i < tile.steps; ++i) {
         ptx::barrier_wait(&full[turn.stage], turn.parity);
         ptx::product_fence();
-        multiply_stage<T, kColumns, kA, kB>(sums, shared + turn.stage * Shared::stage_bytes, i == 0);
+        multiply_stage<Element, kColumns, kA, kB>(sums, shared + turn.stage * Shared::stage_bytes, i == 0);
         ptx::product_commit();
         ptx::product_wait<1>();
         if (i > 0 && releases) ptx::barrier_arrive(&empty[last]);
@@ -248,13 +242,14 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
       ptx::product_wait<0>();
       if (tile.steps > 0 && releases) ptx::barrier_arrive(&empty[last]);
       if (kBias) ptx::named_barrier(1 + group, kWarpgroup);  // the biases are there
-      store_tile<T, kColumns, kBias, kEnd>(maps, args, tile, member, stager, biases[group], sums);
+      store_tile<T, kColumns, kBias, kScaled, kEnd>(maps, args, tile, member, stager, terms[group], sums);
     }
     stager.finish();
   }
 }
 
-template <typename T, int kColumns, bool kA, bool kB, End kEnd>
+// Element: T, or E4m3, of which two count as one element of 16 bits: args' depth and widths are half of theirs.
+template <typename T, typename Element, int kColumns, bool kA, bool kB, End kEnd>
 cudaError_t start_hopper(const Gemm& args, cudaStream_t stream) {
   constexpr bool kGated = kIsGated<kEnd>;
   const std::int64_t columns = kGated ? args.columns / 2 : args.columns;
@@ -280,7 +275,7 @@ cudaError_t start_hopper(const Gemm& args, cudaStream_t stream) {
   LaunchShape shape{dim3(static_cast<unsigned>(count < multiprocessors() ? count : multiprocessors())),
                     dim3(kHopperThreads), HopperShared<kColumns>::bytes};
   shape.shared_limit = kHopperSharedBytes;
-  return launch(multiply_hopper<T, kColumns, kA, kB, kEnd>, shape, stream, maps, args, tiles);
+  return launch(multiply_hopper<T, Element, kColumns, kA, kB, kEnd>, shape, stream, maps, args, tiles);
 }
 
 }  // namespace sentcore::gemm

@@ -54,7 +54,7 @@ class Stager {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           float2 pair = make_float2(values[m][n][2 * half], values[m][n][2 * half + 1]);
-          change(n, pair);
+          change(m, half, n, pair);
           ptx::store_shared(unit + m * kHopperBox + half * 8 * kBoxBytes, ptx::pack_pair<T>(pair.x, pair.y));
         }
       }
@@ -81,28 +81,66 @@ class Stager {
   bool starts_;
 };
 
-// Puts the biases of a tile's columns where add_bias finds them; all threads of the warpgroup.
-template <typename T, bool kGated>
-__device__ __forceinline__ void fetch_bias(const Gemm& args, int thread, int column0, int columns, float* biases) {
-  for (int c = thread; c < columns; c += kWarpgroup) {
+// What a tile's columns add, and with e4m3 multiply by, in shared memory.
+template <int kColumns, bool kScaled>
+struct ColumnTerms {
+  float bias[kColumns];
+  float scale[kScaled ? kColumns : 1];
+};
+
+// Puts them there; all threads of the warpgroup.
+template <typename T, bool kGated, int kColumns, bool kScaled>
+__device__ __forceinline__ void fetch_terms(const Gemm& args, int thread, int column0,
+                                            ColumnTerms<kColumns, kScaled>& terms) {
+  for (int c = thread; c < kColumns; c += kWarpgroup) {
     const std::int64_t column = kGated && c >= kChunk ? args.columns / 2 + column0 + c - kChunk : column0 + c;
-    biases[c] = args.epilogue.bias[0] != nullptr && column < args.columns ? bias_of<T>(args.epilogue, column) : 0.0f;
+    const bool inside = column < args.columns, has_bias = inside && args.epilogue.bias[0] != nullptr;
+    if constexpr (kScaled) {
+      terms.bias[c] = has_bias ? static_cast<const float*>(args.epilogue.bias[0])[column] : 0.0f;
+      terms.scale[c] = inside ? args.epilogue.column_scale[column] : 0.0f;
+    } else {
+      terms.bias[c] = has_bias ? bias_of<T>(args.epilogue, column) : 0.0f;
+    }
   }
 }
 
-// Adds the biases of a chunk's columns to pairs of them.
-struct AddBias {
-  const float2* biases;  // this thread's pair of the first 8 columns
-  __device__ __forceinline__ AddBias(const float* of_chunk, int thread)
-      : biases(reinterpret_cast<const float2*>(of_chunk) + thread % 4) {}
-  __device__ __forceinline__ void operator()(int n, float2& pair) const {
-    const float2 bias = biases[n * 4];
-    pair = make_float2(pair.x + bias.x, pair.y + bias.y);
+// Gives pairs of a chunk's sums their bias, and before with e4m3 their scales.
+template <bool kScaled>
+struct AddTerms {
+  const float2* bias;  // this thread's pair of the first 8 columns
+  const float2* scale;
+  float rows[2][2];  // scales of this thread's rows 64 m + 8 half
+
+  // columns: those of the chunk, from the tile's `first` on.
+  template <int kColumns>
+  __device__ __forceinline__ AddTerms(const Gemm& args, const ColumnTerms<kColumns, kScaled>& terms, int first,
+                                      int row0, int thread)
+      : bias(reinterpret_cast<const float2*>(terms.bias + first) + thread % 4),
+        scale(reinterpret_cast<const float2*>(terms.scale + (kScaled ? first : 0)) + thread % 4) {
+    if constexpr (kScaled) {
+      const int row = row0 + Seat(thread).row;
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int mine = row + 64 * m + 8 * half;
+          rows[m][half] = mine < args.rows ? args.epilogue.row_scale[mine] : 0.0f;
+        }
+      }
+    }
+  }
+  __device__ __forceinline__ void operator()(int m, int half, int n, float2& pair) const {
+    if constexpr (kScaled) {
+      const float2 by = scale[n * 4];
+      pair = make_float2(pair.x * rows[m][half] * by.x, pair.y * rows[m][half] * by.y);
+    }
+    const float2 added = bias[n * 4];
+    pair = make_float2(pair.x + added.x, pair.y + added.y);
   }
 };
 
 struct Unchanged {
-  __device__ __forceinline__ void operator()(int, float2&) const {}
+  __device__ __forceinline__ void operator()(int, int, int, float2&) const {}
 };
 
 // Turns a chunk of whole heads of 8 * kUnits columns, half-split (GPT-NeoX): both halves of a pair are this thread's.
@@ -136,8 +174,8 @@ __device__ __forceinline__ void rotate_heads(const Gemm& args, const Seat& seat,
 
 // Bias, then rotation.
 template <typename T>
-__device__ __forceinline__ void rotate(const Gemm& args, const Seat& seat, int row0, int column0, const AddBias& add,
-                                       Chunk& values) {
+__device__ __forceinline__ void rotate(const Gemm& args, const Seat& seat, int row0, int column0,
+                                       const AddTerms<false>& add, Chunk& values) {
 #pragma unroll
   for (int n = 0; n < kChunk / 8; ++n) {
 #pragma unroll
@@ -145,7 +183,7 @@ __device__ __forceinline__ void rotate(const Gemm& args, const Seat& seat, int r
 #pragma unroll
       for (int i = 0; i < 4; i += 2) {
         float2 pair = make_float2(values[m][n][i], values[m][n][i + 1]);
-        add(n, pair);
+        add(m, i / 2, n, pair);
         values[m][n][i] = pair.x;
         values[m][n][i + 1] = pair.y;
       }

@@ -1,4 +1,4 @@
-// wgmma: the product of a warpgroup, 64 rows by kColumns columns by 16 of depth, float32 sums.
+// wgmma: the product of a warpgroup, 64 rows by kColumns columns by 16 of depth (32 of e4m3), float32 sums.
 // Warp w of the group has rows 16 w to 16 w + 15; lane l, with g = l / 4 and t = 2 * (l % 4), has of columns 8 n to
 // 8 n + 7 in sums[4 n + i]: D[g][t, t + 1] for i = 0, 1 and D[g + 8][t, t + 1] for i = 2, 3.
 #pragma once
@@ -61,6 +61,17 @@ __device__ __forceinline__ void multiply_64(float (&sums)[kColumns / 2], const s
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more), "n"(kBByDepth ? 0 : 1));     \
   }
 
+// e4m3's operands always run along the depth.
+#define SENTCORE_WGMMA_E4M3(n, p0, p1, p2)                                                                        \
+  __device__ __forceinline__ void wgmma_e4m3_##n(float (&d)[n / 2], std::uint64_t a, std::uint64_t b, int more) { \
+    asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, %" #p2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #n      \
+                 "k32.f32.e4m3.e4m3 {" SENTCORE_NAMES_##n "}, %" #p0 ", %" #p1 ", more, 1, 1;\n}"                 \
+                 : SENTCORE_SUMS_##n(d)                                                                           \
+                 : "l"(a), "l"(b), "r"(more));                                                                    \
+  }
+
+SENTCORE_WGMMA_E4M3(128, 64, 65, 66)
+SENTCORE_WGMMA_E4M3(192, 96, 97, 98)
 SENTCORE_WGMMA(bf16, 64, 32, 33, 34, 35, 36)
 SENTCORE_WGMMA(bf16, 128, 64, 65, 66, 67, 68)
 SENTCORE_WGMMA(bf16, 192, 96, 97, 98, 99, 100)
@@ -81,7 +92,11 @@ template <typename T, bool kAByDepth, bool kBByDepth, int kColumns>
 __device__ __forceinline__ void multiply_64(float (&sums)[kColumns / 2], std::uint64_t a, std::uint64_t b,
                                             bool accumulate) {
   static_assert(kColumns == 64 || kColumns == 128 || kColumns == 192, "");
-  if constexpr (kIsBfloat16<T>) {
+  if constexpr (sizeof(T) == 1) {
+    static_assert(kAByDepth && kBByDepth && kColumns != 64, "");
+    if constexpr (kColumns == 128) wgmma_e4m3_128(sums, a, b, accumulate);
+    if constexpr (kColumns == 192) wgmma_e4m3_192(sums, a, b, accumulate);
+  } else if constexpr (kIsBfloat16<T>) {
     if constexpr (kColumns == 64) wgmma_bf16_64<kAByDepth, kBByDepth>(sums, a, b, accumulate);
     if constexpr (kColumns == 128) wgmma_bf16_128<kAByDepth, kBByDepth>(sums, a, b, accumulate);
     if constexpr (kColumns == 192) wgmma_bf16_192<kAByDepth, kBByDepth>(sums, a, b, accumulate);
@@ -115,6 +130,7 @@ __device__ __forceinline__ void multiply_64(float (&sums)[kColumns / 2], const s
 #undef SENTCORE_NAMES_128
 #undef SENTCORE_NAMES_192
 #undef SENTCORE_WGMMA
+#undef SENTCORE_WGMMA_E4M3
 #undef SENTCORE_WGMMA_REGISTERS
 
 }  // namespace sentcore::ptx

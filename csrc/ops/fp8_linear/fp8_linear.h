@@ -44,6 +44,8 @@ struct Fp8Linear {
 
 cudaError_t fp8_rows_cuda(const Fp8Rows& args, cudaStream_t stream);
 cudaError_t fp8_linear_cuda(const Fp8Linear& args, cudaStream_t stream);
+// By sm_90a's kernel; out in bfloat16 or float16.
+cudaError_t fp8_linear_sm90a(const Fp8Linear& args, cudaStream_t stream);
 
 }  // namespace sentcore
 #endif

@@ -3,6 +3,7 @@
 // where two do not fit (sm_89, sm_120), and there are registers for sm_90 and sm_100, which unpack e4m3 to float16 and
 // multiply that.
 
+#include "common/choices/choices.h"
 #include "common/dtypes.cuh"
 #include "common/reduce.cuh"
 #include "ops/fp8_linear/fp8_linear.h"
@@ -159,9 +160,21 @@ cudaError_t by_activation(const Fp8Linear& args, cudaStream_t stream) {
   return is_gated(args.activation) ? start<T, true>(args, stream) : start<T, false>(args, stream);
 }
 
+// Whether there is a kernel of sm_90a for it.
+[[maybe_unused]] bool fits_sm90a(const Fp8Linear& args) {
+  const std::int64_t columns = is_gated(args.activation) ? args.columns / 2 : args.columns;
+  const bool halves = !is_gated(args.activation) || columns % 64 == 0;  // a box does not lie across both
+  return args.dtype != Dtype::float32 && args.activation != Activation::relu && columns % 8 == 0 && halves;
+}
+
 }  // namespace
 
 cudaError_t fp8_linear_cuda(const Fp8Linear& args, cudaStream_t stream) {
+#ifdef SENTCORE_WITH_SM90A
+  if (fits_sm90a(args) && takes_sm90a(Choice::fp8_linear, args.dtype, args.columns, args.pitch)) {
+    return fp8_linear_sm90a(args, stream);
+  }
+#endif
   switch (args.dtype) {
     case Dtype::float32:
       return by_activation<float>(args, stream);
