@@ -24,6 +24,7 @@ from sentcore.outputs import (
     OutputSpec,
     Pooling,
     PoolingSpec,
+    RowForm,
     SparseLinear,
     SparseRows,
     Splade,
@@ -104,17 +105,41 @@ class SentenceModel(nn.Module):
 
     def sentence_embedding(self, batch: PackedBatch, prompt_length: int = 0) -> torch.Tensor:
         """[B, E] alone, of sentences that all have tokens: where pooling reads one token, the last layer computes no other."""
-        pooling = self.outputs[0] if len(self.outputs) else None
-        if (
-            not isinstance(pooling, Pooling)
-            or not pooling.reads_one_row(prompt_length)
-            or not self.encoder.reads_rows()
-        ):
+        if not self._reads_one_row(prompt_length):
             return self(batch, prompt_length).sentence_embedding
+        pooling = self.outputs[0]
         features = pooling.widened(self.encoder.encode_rows(batch, pooling.rows(batch)))
         for stage in self.outputs[1:]:
             features = stage(features)
         return features
+
+    def finished_rows(
+        self, batch: PackedBatch, form: RowForm, prompt_length: int = 0, *, none_empty: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sentence features as `form` says, from one op behind the encoder; for outputs that are `is_pooling_alone`.
+
+        Args:
+            batch: T tokens of B sentences.
+            form: what is made of the features.
+            prompt_length: tokens that a pooling without prompts leaves out.
+            none_empty: all sentences have tokens, so that one token's row is enough where pooling reads no other.
+
+        Returns:
+            rows: [B, W] as segment_pooling_quantized gives them.
+            finite: [B] bool, which of them held numbers alone before they were quantized.
+        """
+        pooling, normalized = self.outputs[0], len(self.outputs) == 2
+        if none_empty and self._reads_one_row(prompt_length):
+            x = self.encoder.encode_rows(batch, pooling.rows(batch))
+            each = torch.arange(len(x) + 1, dtype=torch.int32, device=x.device)
+            return form.rows(x, each, "cls", 0, normalized)
+        skip = 0 if pooling.spec.include_prompt else prompt_length
+        return form.rows(self.encoder(batch), batch.cu_seqlens, pooling.spec.modes[0], skip, normalized)
+
+    def _reads_one_row(self, prompt_length: int) -> bool:
+        """Whether the outputs read one token's row of every sentence, and the encoder can give those alone."""
+        pooling = self.outputs[0] if len(self.outputs) else None
+        return isinstance(pooling, Pooling) and pooling.reads_one_row(prompt_length) and self.encoder.reads_rows()
 
     def _states(self, batch: PackedBatch) -> dict[int, torch.Tensor] | None:
         """The hidden states that a pooling over several layers needs, by layer; None without such a pooling."""

@@ -16,7 +16,7 @@ from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.modes import evaluating
 from sentcore.pipeline.notes import Notes
 from sentcore.pipeline.results import non_finite_rows
-from sentcore.pipeline.window import WindowOutputs, run_window
+from sentcore.pipeline.window import FINITE, WindowOutputs, run_window
 
 _ROWS = "sentence_embedding"
 _RETRIED = (torch.bfloat16, torch.float16)  # int8 weights are no copy of the model in float32
@@ -36,6 +36,7 @@ class Call:
         self.notes = Notes()
         self._encoder = encoder
         self._options = options
+        self._form = options.row_form(encoder.device)
         self._budget = TokenBudget(batch_tokens)
         self._told = advance
 
@@ -68,7 +69,7 @@ class Call:
         with evaluating(self._encoder, model):
             outputs = self._computed(model, tokens, self._options.wanted, self._advance)
             if _ROWS in outputs:
-                self._retry(texts, outputs[_ROWS])
+                self._retry(texts, outputs)
         self.notes.texts += len(texts)
         self.notes.cut += int(tokens.truncated.sum())
         if self._budget.lowest < self._budget.asked:
@@ -84,23 +85,31 @@ class Call:
 
         def run(some: TokenizedTexts, finish, told) -> WindowOutputs:
             prompt_length = options.prompt_length(encoder)
-            return run_window(model, some, wanted, finish, self._budget, encoder.device, prompt_length, told)
+            given = (wanted, finish, self._budget, encoder.device, prompt_length, told)
+            return run_window(model, some, *given, self._form if wanted == (_ROWS,) else None)
 
         if isinstance(tokens, ChunkedTexts):
             return encode_chunked(tokens, options.chunking.mode, options.ends_normalized, run, options.finish, advance)
         return run(tokens, options.finish, advance)
 
-    def _retry(self, texts: list[str], rows: torch.Tensor) -> None:
+    def _retry(self, texts: list[str], outputs: WindowOutputs) -> None:
         """Puts features that are NaN or infinite right where a copy of the model in float32 can, and notes both."""
-        bad = non_finite_rows(rows)
+        bad = _not_finite(outputs)
         if not bad:
             return
         first = self.notes.texts
         if self._encoder.dtype in _RETRIED:
             model = copy.deepcopy(self._encoder.model).float()
-            again = self._computed(model, self._tokenize([texts[i] for i in bad]), (_ROWS,), lambda *_: None)[_ROWS]
-            rows[bad] = again
-            still = {bad[i] for i in non_finite_rows(again)}
+            again = self._computed(model, self._tokenize([texts[i] for i in bad]), (_ROWS,), lambda *_: None)
+            outputs[_ROWS][bad] = again[_ROWS]
+            still = {bad[i] for i in _not_finite(again)}
             self.notes.retried.add([first + i for i in bad if i not in still])
             bad = [i for i in bad if i in still]
         self.notes.non_finite.add([first + i for i in bad])
+
+
+def _not_finite(outputs: WindowOutputs) -> list[int]:
+    """Which rows hold NaN or infinity, or held such before they were quantized."""
+    if FINITE in outputs:
+        return (~outputs[FINITE]).nonzero().flatten().tolist()
+    return non_finite_rows(outputs[_ROWS])

@@ -81,6 +81,16 @@ def test_sizes(ops, lengths, hidden):
         check(ops, *draw(lengths, hidden), "max", 0, False, width, False, "uint8")
 
 
+def test_rows_scaled_alone_have_the_same_bits(ops):
+    """As outputs/normalize.py scales them on a GPU."""
+    for hidden in (9, 384, 700):
+        rows = ops.segment_pooling(*draw(RAGGED, hidden, torch.bfloat16), "mean", 0, False)[0]
+        each = torch.arange(len(rows) + 1, dtype=torch.int32)
+        alone = ops.segment_pooling_quantized(rows, each, "cls", 0, False, hidden, True, "float32", None)[0]
+        assert torch.equal(alone, scaled(ops, rows))
+        assert torch.equal(alone, check(ops, *draw(RAGGED, hidden, torch.bfloat16), normalize=True)[0])
+
+
 @pytest.mark.parametrize("hidden", [ROOM, ROOM + 1, ROOM + 8])
 def test_rows_that_shared_memory_has_no_room_for(ops, hidden):
     for before in (False, True):

@@ -1,0 +1,54 @@
+"""Rows of sentence features as they leave the device, made in one op where pooling and scaling are all that follows the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sentcore.ops import segment_pooling_quantized
+from sentcore.ops.plain import is_plain
+from sentcore.outputs.normalize import Normalize
+from sentcore.outputs.pooling import Pooling
+from sentcore.outputs.specs import POOLING_MODES
+
+
+@dataclass(frozen=True)
+class RowForm:
+    """What is made of features behind the model: cut to their first columns, scaled, quantized.
+
+    Attributes:
+        truncate_dim: columns kept, or None for all.
+        normalize: scale what is kept to length 1.
+        precision: "float32", "binary", "ubinary", or with ranges "int8" and "uint8".
+        ranges: [2, W] float32 on the model's device, least and largest value of each column, or None.
+    """
+
+    truncate_dim: int | None = None
+    normalize: bool = False
+    precision: str = "float32"
+    ranges: torch.Tensor | None = None
+
+    def rows(
+        self, x: torch.Tensor, cu_seqlens: torch.Tensor, mode: str, skip: int, normalize_before: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """[T, H] token features -> ([B, W] in the precision, [B] bool, which of them are finite)."""
+        width = x.shape[1] if self.truncate_dim is None else min(self.truncate_dim, x.shape[1])
+        return segment_pooling_quantized(
+            *(x, cu_seqlens),
+            **{"mode": mode, "skip": skip, "normalize_before": normalize_before, "width": width},
+            **{"normalize": self.normalize, "precision": self.precision, "ranges": self.ranges},
+        )
+
+
+def is_pooling_alone(stages: Sequence[nn.Module]) -> bool:
+    """Whether the stages behind an encoder are one pooling mode over the last layer, and then at most Normalize."""
+    return (
+        1 <= len(stages) <= 2
+        and is_plain(stages[0], kinds=(Pooling,))
+        and is_plain(*stages[1:], kinds=(Normalize,))
+        and len(stages[0].spec.modes) == 1
+        and stages[0].spec.modes[0] in POOLING_MODES
+    )
