@@ -88,7 +88,7 @@ def mutated(variant: str, changes: Sequence[tuple[str, str, str]]) -> Path:
 
 def declare() -> None:
     """Gives every op of sentcore a namesake in `sentcore_emulated`, with the same schema."""
-    import sentcore.ops  # noqa: F401  declares sentcore's
+    import sentcore.ops.encoder_layer  # noqa: F401  with it and the package above it all of sentcore's are declared
 
     for name in torch._C._dispatch_get_all_op_names():
         namespace, _, op = name.partition("::")

@@ -81,7 +81,7 @@ BARRIERS = {
     ),
     "pooled-row": barrier(
         QUANTIZED_TESTS, "ops/segment_pooling/segment_pooling_quantized.cu",
-        "these columns are written, and the warps' sums of them read", "every_precision",
+        "these columns are written, and the warps' sums of them read", "sizes",
     ),
     "attention-keys": barrier(
         ATTENTION_TESTS, ATTENTION + "varlen_attention_forward_mma.cu",
