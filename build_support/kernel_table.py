@@ -25,6 +25,7 @@ HOT = (
     ("varlen_attention_backward_query_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
     ("varlen_attention_backward_key_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
     ("segment_pooling.cu", r"forward<nv_bfloat16, 8>", 256),
+    ("segment_pooling_quantized.cu", r"quantized<nv_bfloat16, 8>", 256),
 )
 
 

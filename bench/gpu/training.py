@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from encoder import BATCHES, SHAPES, draw, packed_by_torch
 from targets import TARGETS
-from timing import arguments, rows_of, spread, times_ms, write
+from timing import Row, arguments, rows_of, spread, times_ms, write
 from verdict import judge
 
 import sentcore
@@ -84,7 +84,9 @@ def prepared(shape: str, device: str) -> tuple:
 
     config = bert_config(shape, device)
     torch.manual_seed(0)
-    return config, *names_of(config), BertModel(copy.deepcopy(config), add_pooling_layer=False).state_dict()
+    with torch.device(device):
+        weights = BertModel(copy.deepcopy(config), add_pooling_layer=False).state_dict()
+    return config, *names_of(config), weights
 
 
 class Variant:
@@ -145,19 +147,27 @@ def by_torch(model, batch):
     return packed_by_torch(model, batch["packed"])
 
 
-def variants_of(config, names, ours_config, weights, mode: str, device: str, batch: dict) -> dict[str, Variant]:
-    """The peers that run here, and sentcore last."""
+def on_device(make: Callable[[], torch.nn.Module], weights: dict, device: str) -> torch.nn.Module:
+    """A model made there, as making it on a CPU takes seconds, with these weights."""
+    with torch.device(device):
+        model = make()
+    model.load_state_dict(weights)
+    return model.to(device).train()
+
+
+def variants_of(shape: str, mode: str, device: str, batch: dict) -> dict[str, Variant]:
+    """The peers that run here, and sentcore."""
     from transformers import BertModel
 
+    config, names, ours_config, weights = prepared(shape, device)
+    renamed = {name: weights[other] for name, other in names.items()}
+
     def theirs(attention: str):
-        model = BertModel._from_config(copy.deepcopy(config), attn_implementation=attention, add_pooling_layer=False)
-        model.load_state_dict(weights)
-        return model.to(device).train()
+        given = {"attn_implementation": attention, "add_pooling_layer": False}
+        return on_device(lambda: BertModel._from_config(copy.deepcopy(config), **given), weights, device)
 
     def ours():
-        model = sentcore.Encoder(ours_config)
-        model.load_state_dict({name: weights[other] for name, other in names.items()})
-        return model.to(device).train()
+        return on_device(lambda: sentcore.Encoder(ours_config), renamed, device)
 
     kinds = {
         PADDED: (lambda: theirs("sdpa"), padded, None),
@@ -193,13 +203,13 @@ def make_batch(label: str, sentences: int, config, device: str) -> dict:
     }
 
 
-def differences(variants: dict[str, Variant], batch: dict, weights, config, device: str) -> dict[str, float]:
+def differences(shape: str, variants: dict[str, Variant], batch: dict, device: str) -> dict[str, float]:
     """Of each variant the larger of loss and gradients, relative to transformers in float32."""
     from transformers import BertModel
 
-    model = BertModel(copy.deepcopy(config), add_pooling_layer=False)
-    model.load_state_dict(weights)
-    exact_loss, exact = Variant(model.to(device), padded, None, "float32").compared(batch)
+    config, _, _, weights = prepared(shape, device)
+    model = on_device(lambda: BertModel(copy.deepcopy(config), add_pooling_layer=False), weights, device)
+    exact_loss, exact = Variant(model, padded, None, "float32").compared(batch)
     norms = {name: float(gradient.double().norm()) for name, gradient in exact.items()}
     least = 1e-3 * sum(norm**2 for norm in norms.values()) ** 0.5  # that of keys' biases is zero but for rounding
     found = {}
@@ -217,37 +227,44 @@ def differences(variants: dict[str, Variant], batch: dict, weights, config, devi
     return found
 
 
-def measure(shape: str, label: str, mode: str, device: str) -> list:
-    """The rows of one model, one batch and one kind of arithmetic."""
-    config, names, ours_config, weights = prepared(shape, device)
-    batch, few = (make_batch(label, sentences, config, device) for sentences in (SENTENCES, COMPARED))
-    variants = variants_of(config, names, ours_config, weights, mode, device, few)
-    off = differences(variants, few, weights, config, device)
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(ROUNDS if device == "cuda" else 1):
-        for name, variant in variants.items():
-            times[name] += times_ms(variant.step, [batch], device)
-    rate = batch["packed"].num_tokens / (spread(times["sentcore"])[0] * 1e-3)
-    rows = rows_of(f"training step, {mode}", f"{shape}, {label}", times, off["sentcore"], tokens_per_second=rate)
-    peaks = {name: v.peak_bytes(batch) / 2**30 for name, v in variants.items()} if device == "cuda" else {}
-    for row in rows:
-        row.extra = row.extra | {"peer_difference": off[row.peer]}
-        if peaks:
-            row.extra |= {"peak_gib": peaks["sentcore"], "peer_peak_gib": peaks[row.peer]}
+def measure(shape: str, labels: list[str], mode: str, device: str) -> list[Row]:
+    """The rows of one model in one kind of arithmetic."""
+    config = prepared(shape, device)[0]
+    few = make_batch(labels[0], COMPARED, config, device)
+    variants = variants_of(shape, mode, device, few)
+    off = differences(shape, variants, few, device)
+    rows = []
+    for label in labels:
+        batch = make_batch(label, SENTENCES, config, device)
+        times: dict[str, list[float]] = {name: [] for name in variants}
+        for _ in range(ROUNDS if device == "cuda" else 1):
+            for name, variant in variants.items():
+                times[name] += times_ms(variant.step, [batch], device)
+        rate = batch["packed"].num_tokens / (spread(times["sentcore"])[0] * 1e-3)
+        group, case = f"training step, {mode}", f"{shape}, {label}"
+        found = rows_of(group, case, times, off["sentcore"], tokens_per_second=rate)
+        peaks = {name: v.peak_bytes(batch) / 2**30 for name, v in variants.items()} if device == "cuda" else {}
+        for row in found:
+            row.extra = row.extra | {"peer_difference": off[row.peer]}
+            if peaks:
+                row.extra |= {"peak_gib": peaks["sentcore"], "peer_peak_gib": peaks[row.peer]}
+        rows += found
     return rows
 
 
 def main() -> None:
     options = arguments(__doc__)
     rows = []
+    device = options.device
     for shape in reversed(list(SHAPES)):  # the largest one first: it is what is asked for most
-        for label in BATCHES if options.device == "cuda" else ("real",):
-            both = options.device == "cpu" or (shape, label) == ("BERT-large", "real")  # for the rest there is no time
-            for mode in MODES if both else MODES[:1]:
-                rows += measure(shape, label, mode, options.device)
-                gc.collect()
-    if options.device == "cpu":
-        rows += measure("MiniLM", "real", "float32", "cpu")  # where a wrong gradient cannot hide in rounding
+        labels = ["real", "128", "512"] if device == "cuda" else ["real"]
+        rows += measure(shape, labels, MODES[0], device)
+        gc.collect()
+        if shape == "BERT-large" or device == "cpu":  # for the rest there is no time
+            rows += measure(shape, ["real"], MODES[1], device)
+            gc.collect()
+    if device == "cpu":
+        rows += measure("MiniLM", ["real"], "float32", "cpu")  # where a wrong gradient cannot hide in rounding
     write("training", rows, options)
     found = [
         {"group": row.group, "case": row.case, "peer": row.peer, "ratio": row.ratio, "extra": row.extra} for row in rows
