@@ -119,6 +119,50 @@ def test_a_wrong_option_is_named(arguments, says):
     assert done.returncode == 2 and says in done.stderr
 
 
+@pytest.fixture
+def stubbed(tmp_path):
+    """gpu.sh beside benchmarks that do nothing, run by programs that stand in for a GPU's tools and for Python."""
+    (tmp_path / "bench" / "gpu").mkdir(parents=True)
+    (tmp_path / "bench" / "gpu.sh").write_text((BENCH / "gpu.sh").read_text())
+    for path in (BENCH / "gpu").glob("*.py"):
+        (tmp_path / "bench" / "gpu" / path.name).touch()
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    python = 'case "$*" in *attention.py*) exec sleep 30 ;; *racecheck*|*linear.py*) exit 3 ;; esac'
+    for name, does in (("nvidia-smi", "echo NVIDIA H200"), ("python3", python), ("compute-sanitizer", python)):
+        (tools / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tools / name).chmod(0o755)
+
+    def run(*arguments: str, seconds: int = 530):
+        environment = {"PATH": f"{tools}:/usr/bin:/bin", "SENTCORE_GPU_SECONDS": str(seconds)}
+        command = ["bash", tmp_path / "bench" / "gpu.sh", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    return run
+
+
+def test_chosen_stages_run_and_failures_are_told(stubbed, tmp_path):
+    done = stubbed("--only", "build,tests,memcheck,rowwise,verdict", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    logs = {path.stem for path in (tmp_path / "out").glob("*.log")}
+    assert logs == {"build", "tests", "memcheck", "rowwise", "verdict"}
+    assert "done, all well" in done.stdout
+    assert (tmp_path / "bench" / "results" / "nvidia-h200").is_dir()
+    done = stubbed("--only", "sanitize,rowwise,linear")
+    assert done.returncode == 1
+    assert "racecheck FAILED (exit 3" in done.stdout and "linear FAILED (exit 3" in done.stdout
+    assert "memcheck FAILED" not in done.stdout and "done, with FAILURES" in done.stdout
+
+
+def test_a_call_ends_when_its_seconds_are_over(stubbed):
+    done = stubbed("--only", "attention,encoder,verdict", seconds=6)
+    assert done.returncode == 1
+    assert "attention FAILED (exit 124: out of time, log: " in done.stdout
+    assert "encoder NOT RUN: " in done.stdout and "verdict NOT RUN: " not in done.stdout
+    done = stubbed(seconds=4)
+    assert done.returncode == 1 and "build NOT RUN: " in done.stdout and "encoder" not in done.stdout
+
+
 # ---- targets and the verdict ----
 
 GPU = {"device": "NVIDIA H200", "torch": "2.13"}
