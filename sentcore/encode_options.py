@@ -198,7 +198,7 @@ class EncodeOptions:
         return encoder.tokenizer.prompt_length(self.prompt) if leaves_out and self.prompt else 0
 
     def row_form(self, device: torch.device) -> RowForm | None:
-        """What one op can make of pooled features on `device`, or None where rows are finished stage by stage: the same bits.
+        """What can be made of features on `device`, or None where rows are finished stage by stage: the same bits.
 
         int8 and uint8 without ranges need all rows first. float32 rows gain fewer launches, on a GPU alone.
         """

@@ -29,6 +29,7 @@ from sentcore.outputs import (
     SparseRows,
     Splade,
     hidden_states_needed,
+    is_pooling_alone,
 )
 from sentcore.outputs.specs import LAYER_POOLING_MODES
 from sentcore.packed import PackedBatch
@@ -115,8 +116,8 @@ class SentenceModel(nn.Module):
 
     def finished_rows(
         self, batch: PackedBatch, form: RowForm, prompt_length: int = 0, *, none_empty: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sentence features as `form` says, from one op behind the encoder; for outputs that are `is_pooling_alone`.
+    ) -> torch.Tensor:
+        """Sentence features as `form` says: by one op where nothing but pooling and normalizing follows the encoder.
 
         Args:
             batch: T tokens of B sentences.
@@ -125,16 +126,21 @@ class SentenceModel(nn.Module):
             none_empty: all sentences have tokens, so that one token's row is enough where pooling reads no other.
 
         Returns:
-            rows: [B, W] as segment_pooling_quantized gives them.
-            finite: [B] bool, which of them held numbers alone before they were quantized.
+            Rows as RowForm.of_tokens gives them.
         """
+        if not is_pooling_alone(self.outputs):
+            embed = self.sentence_embedding if none_empty else self._whole_embedding
+            return form.of_features(embed(batch, prompt_length))
         pooling, normalized = self.outputs[0], len(self.outputs) == 2
         if none_empty and self._reads_one_row(prompt_length):
             x = self.encoder.encode_rows(batch, pooling.rows(batch))
             each = torch.arange(len(x) + 1, dtype=torch.int32, device=x.device)
-            return form.rows(x, each, "cls", 0, normalized)
+            return form.of_tokens(x, each, "cls", 0, normalized)
         skip = 0 if pooling.spec.include_prompt else prompt_length
-        return form.rows(self.encoder(batch), batch.cu_seqlens, pooling.spec.modes[0], skip, normalized)
+        return form.of_tokens(self.encoder(batch), batch.cu_seqlens, pooling.spec.modes[0], skip, normalized)
+
+    def _whole_embedding(self, batch: PackedBatch, prompt_length: int) -> torch.Tensor:
+        return self(batch, prompt_length).sentence_embedding
 
     def _reads_one_row(self, prompt_length: int) -> bool:
         """Whether the outputs read one token's row of every sentence, and the encoder can give those alone."""

@@ -7,7 +7,7 @@ from sentcore.outputs.layer_pooling import hidden_states_needed
 from sentcore.outputs.normalize import Normalize, unit_rows
 from sentcore.outputs.pooling import Pooling
 from sentcore.outputs.quantize import PRECISIONS, calibration_ranges, check_precision, check_ranges, quantize
-from sentcore.outputs.rows import RowForm, is_pooling_alone
+from sentcore.outputs.rows import RowForm, is_pooling_alone, opened
 from sentcore.outputs.sparse import SparseLinear, SparseRows
 from sentcore.outputs.specs import (
     ClassificationHeadSpec,
@@ -45,6 +45,7 @@ __all__ = [
     "check_ranges",
     "hidden_states_needed",
     "is_pooling_alone",
+    "opened",
     "quantize",
     "unit_rows",
 ]

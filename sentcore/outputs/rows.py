@@ -31,16 +31,33 @@ class RowForm:
     precision: str = "float32"
     ranges: torch.Tensor | None = None
 
-    def rows(
+    def of_tokens(
         self, x: torch.Tensor, cu_seqlens: torch.Tensor, mode: str, skip: int, normalize_before: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """[T, H] token features -> ([B, W] in the precision, [B] bool, which of them are finite)."""
+    ) -> torch.Tensor:
+        """[T, H] token features -> rows, pooled by `mode`.
+
+        Returns:
+            [B, W] float32, or the bytes of the precision and behind them a column that is 0 for a row that held NaN or infinity.
+        """
         width = x.shape[1] if self.truncate_dim is None else min(self.truncate_dim, x.shape[1])
-        return segment_pooling_quantized(
+        rows, finite = segment_pooling_quantized(
             *(x, cu_seqlens),
             **{"mode": mode, "skip": skip, "normalize_before": normalize_before, "width": width},
             **{"normalize": self.normalize, "precision": self.precision, "ranges": self.ranges},
         )
+        if rows.is_floating_point():
+            return rows
+        return torch.cat((rows, finite[:, None].to(rows.dtype)), dim=1)  # one tensor: one copy to the host
+
+    def of_features(self, features: torch.Tensor) -> torch.Tensor:
+        """[B, E] sentence features -> the same rows; of those that are pooled and normalized the same bits as `of_tokens`."""
+        each = torch.arange(len(features) + 1, dtype=torch.int32, device=features.device)
+        return self.of_tokens(features, each, "cls", 0, False)
+
+
+def opened(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantized rows as a RowForm gave them -> (without the column behind them, [B] bool, which of them were finite)."""
+    return rows[:, :-1], rows[:, -1] != 0
 
 
 def is_pooling_alone(stages: Sequence[nn.Module]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from sentcore.inputs.chunks import ChunkedTexts, tokenize_chunked
+from sentcore.outputs import opened
 from sentcore.packed import TokenizedTexts
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.chunks import encode_chunked
@@ -16,7 +17,7 @@ from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.modes import evaluating
 from sentcore.pipeline.notes import Notes
 from sentcore.pipeline.results import non_finite_rows
-from sentcore.pipeline.window import FINITE, WindowOutputs, run_window
+from sentcore.pipeline.window import WindowOutputs, run_window
 
 _ROWS = "sentence_embedding"
 _RETRIED = (torch.bfloat16, torch.float16)  # int8 weights are no copy of the model in float32
@@ -94,22 +95,23 @@ class Call:
 
     def _retry(self, texts: list[str], outputs: WindowOutputs) -> None:
         """Puts features that are NaN or infinite right where a copy of the model in float32 can, and notes both."""
-        bad = _not_finite(outputs)
+        outputs[_ROWS], bad = _opened(outputs[_ROWS])
         if not bad:
             return
         first = self.notes.texts
         if self._encoder.dtype in _RETRIED:
             model = copy.deepcopy(self._encoder.model).float()
             again = self._computed(model, self._tokenize([texts[i] for i in bad]), (_ROWS,), lambda *_: None)
-            outputs[_ROWS][bad] = again[_ROWS]
-            still = {bad[i] for i in _not_finite(again)}
+            outputs[_ROWS][bad], again_bad = _opened(again[_ROWS])
+            still = {bad[i] for i in again_bad}
             self.notes.retried.add([first + i for i in bad if i not in still])
             bad = [i for i in bad if i in still]
         self.notes.non_finite.add([first + i for i in bad])
 
 
-def _not_finite(outputs: WindowOutputs) -> list[int]:
-    """Which rows hold NaN or infinity, or held such before they were quantized."""
-    if FINITE in outputs:
-        return (~outputs[FINITE]).nonzero().flatten().tolist()
-    return non_finite_rows(outputs[_ROWS])
+def _opened(rows: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """(the rows, which of them hold NaN or infinity or held such before they were quantized)."""
+    if rows.is_floating_point():
+        return rows, non_finite_rows(rows)
+    rows, finite = opened(rows)
+    return rows, (~finite).nonzero().flatten().tolist()

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 
 from sentcore.model import Features, SentenceModel
-from sentcore.outputs import RowForm, is_pooling_alone
+from sentcore.outputs import RowForm
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline.batches import run_batches
 from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.results import items_of
 
-FINITE = "finite"  # [B] bool, which rows held numbers alone before they were quantized
-# output value -> a [B, E] tensor for "sentence_embedding", else a list of B items; FINITE beside rows that one op made
+# output value -> a [B, E] tensor for "sentence_embedding", else a list of B items
 WindowOutputs = dict[str | None, torch.Tensor | list]
 
 
@@ -42,8 +41,7 @@ def run_window(
         budget: tokens of one batch.
         prompt_length: tokens that a pooling without prompts leaves out.
         advance: told the sentences and tokens of every batch that is done.
-        form: what one op makes of sentence features instead of `finish`, where nothing but pooling follows the encoder; there
-            is a further output then, FINITE.
+        form: what is made of sentence features on the device, instead of `finish`; `opened` reads these rows.
     """
     run = partial(model, prompt_length=prompt_length, sparse="sparse" in wanted, colbert="colbert" in wanted)
     none_empty = tokens.lengths.min(initial=1) > 0
@@ -51,9 +49,8 @@ def run_window(
         run = partial(_sentence_features, model, prompt_length)
 
     def compute(batch: PackedBatch) -> dict[str | None, torch.Tensor | list]:
-        if form is not None and is_pooling_alone(model.outputs):
-            found = model.finished_rows(batch, form, prompt_length, none_empty=none_empty)
-            return {name: part.cpu() for name, part in zip(("sentence_embedding", FINITE), found, strict=True)}
+        if form is not None:
+            return {"sentence_embedding": model.finished_rows(batch, form, prompt_length, none_empty=none_empty).cpu()}
         # All that takes memory of a batch, so that a batch that does not fit has left nothing behind.
         features = run(batch)
         return {
@@ -68,9 +65,9 @@ def run_window(
     with torch.inference_mode():
         for indices, batch, found in run_batches(tokens, budget, device, compute, uncounted_id):
             for name, part in found.items():
-                if isinstance(part, torch.Tensor):
+                if name == "sentence_embedding":
                     if name not in out:
-                        out[name] = torch.empty((len(tokens), *part.shape[1:]), dtype=part.dtype)
+                        out[name] = torch.empty((len(tokens), part.shape[1]), dtype=part.dtype)
                     out[name][torch.from_numpy(indices)] = part
                 else:
                     _place(out.setdefault(name, [None] * len(tokens)), indices, part)

@@ -39,10 +39,17 @@ def folder(path, mode="mean", **options):
 
 @pytest.fixture
 def used(monkeypatch):
-    """The precisions in which rows were made in one op, in order."""
-    calls = []
-    rows = RowForm.rows
-    monkeypatch.setattr(RowForm, "rows", lambda self, *args: calls.append(self.precision) or rows(self, *args))
+    """The precisions in which rows were made of token features in one op, in order."""
+    calls, features = [], []
+    tokens, of_features = RowForm.of_tokens, RowForm.of_features
+    monkeypatch.setattr(RowForm, "of_features", lambda self, x: features.append(x) or of_features(self, x))
+
+    def of_tokens(self, x, *args):
+        if not any(x is other for other in features):
+            calls.append(self.precision)
+        return tokens(self, x, *args)
+
+    monkeypatch.setattr(RowForm, "of_tokens", of_tokens)
     return calls
 
 
@@ -103,7 +110,7 @@ def test_without_an_empty_text_one_row_is_computed(tmp_path, used):
     assert model.encode([], precision="ubinary").shape == (0, 4)
 
 
-def test_what_one_op_does_not_do_is_done_stage_by_stage(tmp_path, used):
+def test_what_one_op_does_not_pool_is_quantized_by_it(tmp_path, used, monkeypatch):
     def bits(model, **options):
         return model.encode(TEXTS, precision="ubinary", **options)
 
@@ -111,7 +118,14 @@ def test_what_one_op_does_not_do_is_done_stage_by_stage(tmp_path, used):
     two = SentenceEncoder(folder(tmp_path / "two"), device="cpu", pooling=["mean", "max"])
     layers = SentenceEncoder(tmp_path / "two", device="cpu", pooling="first_last_avg")
     for model in (dense, two, layers):
-        assert bits(model).shape == (len(TEXTS), -(-model.get_sentence_embedding_dimension() // 8))
+        ranges = calibration_ranges(model.encode(TEXTS[:7], truncate_dim=11))
+        given = {"truncate_dim": 11, "normalize_embeddings": True}
+        with monkeypatch.context() as patched:
+            patched.setattr(EncodeOptions, "row_form", lambda self, device: None)
+            expected = [model.encode(TEXTS, precision="int8", ranges=ranges, **given), bits(model)]
+        assert np.array_equal(model.encode(TEXTS, precision="int8", ranges=ranges, **given), expected[0])
+        assert np.array_equal(bits(model), expected[1])
+        assert np.array_equal(bits(model)[:2], model.encode(TEXTS[:2], precision="ubinary"))  # without the empty text
     plain = SentenceEncoder(folder(tmp_path / "plain", normalize=True), device="cpu")
     expected = plain.encode(TEXTS)
     assert np.array_equal(bits(plain, chunk="mean"), bits(plain, chunk="max"))
