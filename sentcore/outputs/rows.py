@@ -1,4 +1,4 @@
-"""Rows of sentence features as they leave the device, made in one op where pooling and scaling are all that follows the encoder."""
+"""Rows of sentence features as they leave the device, pooled in the same op where nothing but Normalize follows the pooling."""
 
 from __future__ import annotations
 
