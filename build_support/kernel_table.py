@@ -27,6 +27,7 @@ HOT = (
     ("fp8_linear_rows.cu", r"round_rows<nv_bfloat16, 8, (2|8)>", 128),
     ("fp8_linear_product.cu", r"multiply<nv_bfloat16, .*, 8>", 512),
     ("segment_pooling.cu", r"forward<nv_bfloat16, 8>", 256),
+    ("segment_pooling_quantized.cu", r"quantized<nv_bfloat16, 8>", 256),
 )
 
 

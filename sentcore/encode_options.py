@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from sentcore._extension import WHY_ABSENT, extension, why_no_fp8
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
 from sentcore.inputs.chunks import Chunking
 from sentcore.ops.backends import check_backend
 from sentcore.ops.inference_linear import usable
-from sentcore.outputs import Normalize, Pooling, check_precision, check_ranges
+from sentcore.outputs import Normalize, Pooling, RowForm, check_precision, check_ranges, unit_rows
 
 if TYPE_CHECKING:
     from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint
@@ -221,11 +220,24 @@ class EncodeOptions:
         )
         return encoder.tokenizer.prompt_length(self.prompt) if leaves_out and self.prompt else 0
 
+    def row_form(self, device: torch.device) -> RowForm | None:
+        """What can be made of features on `device`, or None where rows are finished stage by stage: the same bits.
+
+        int8 and uint8 without ranges need all rows first. float32 rows gain fewer launches, on a GPU alone.
+        """
+        if self.wanted != ("sentence_embedding",) or self.chunking is not None or device.type not in ("cpu", "cuda"):
+            return None
+        by_rows = self.precision in ("binary", "ubinary") or self.ranges is not None
+        if not by_rows and device.type == "cpu":
+            return None
+        ranges = None if self.ranges is None else torch.from_numpy(self.ranges).to(device)
+        return RowForm(self.truncate_dim, self.normalize, self.precision if by_rows else "float32", ranges)
+
     def finish(self, features: torch.Tensor) -> torch.Tensor:
         """[B, E] -> [B, E'], truncated and then normalized as asked."""
         if self.truncate_dim is not None:
             features = features[:, : min(self.truncate_dim, features.shape[1])]
-        return F.normalize(features, p=2.0, dim=1) if self.normalize else features
+        return unit_rows(features) if self.normalize else features
 
 
 def check_has(model: SentenceModel, name: str | None) -> None:

@@ -24,10 +24,12 @@ from sentcore.outputs import (
     OutputSpec,
     Pooling,
     PoolingSpec,
+    RowForm,
     SparseLinear,
     SparseRows,
     Splade,
     hidden_states_needed,
+    is_pooling_alone,
 )
 from sentcore.outputs.specs import LAYER_POOLING_MODES
 from sentcore.packed import PackedBatch
@@ -104,17 +106,46 @@ class SentenceModel(nn.Module):
 
     def sentence_embedding(self, batch: PackedBatch, prompt_length: int = 0) -> torch.Tensor:
         """[B, E] alone, of sentences that all have tokens: where pooling reads one token, the last layer computes no other."""
-        pooling = self.outputs[0] if len(self.outputs) else None
-        if (
-            not isinstance(pooling, Pooling)
-            or not pooling.reads_one_row(prompt_length)
-            or not self.encoder.reads_rows()
-        ):
+        if not self._reads_one_row(prompt_length):
             return self(batch, prompt_length).sentence_embedding
+        pooling = self.outputs[0]
         features = pooling.widened(self.encoder.encode_rows(batch, pooling.rows(batch)))
         for stage in self.outputs[1:]:
             features = stage(features)
         return features
+
+    def finished_rows(
+        self, batch: PackedBatch, form: RowForm, prompt_length: int = 0, *, none_empty: bool = False
+    ) -> torch.Tensor:
+        """Sentence features as `form` says: by one op where nothing but pooling and normalizing follows the encoder.
+
+        Args:
+            batch: T tokens of B sentences.
+            form: what is made of the features.
+            prompt_length: tokens that a pooling without prompts leaves out.
+            none_empty: all sentences have tokens, so that one token's row is enough where pooling reads no other.
+
+        Returns:
+            Rows as RowForm.of_tokens gives them.
+        """
+        if not is_pooling_alone(self.outputs):
+            embed = self.sentence_embedding if none_empty else self._whole_embedding
+            return form.of_features(embed(batch, prompt_length))
+        pooling, normalized = self.outputs[0], len(self.outputs) == 2
+        if none_empty and self._reads_one_row(prompt_length):
+            x = self.encoder.encode_rows(batch, pooling.rows(batch))
+            each = torch.arange(len(x) + 1, dtype=torch.int32, device=x.device)
+            return form.of_tokens(x, each, "cls", 0, normalized)
+        skip = 0 if pooling.spec.include_prompt else prompt_length
+        return form.of_tokens(self.encoder(batch), batch.cu_seqlens, pooling.spec.modes[0], skip, normalized)
+
+    def _whole_embedding(self, batch: PackedBatch, prompt_length: int) -> torch.Tensor:
+        return self(batch, prompt_length).sentence_embedding
+
+    def _reads_one_row(self, prompt_length: int) -> bool:
+        """Whether the outputs read one token's row of every sentence, and the encoder can give those alone."""
+        pooling = self.outputs[0] if len(self.outputs) else None
+        return isinstance(pooling, Pooling) and pooling.reads_one_row(prompt_length) and self.encoder.reads_rows()
 
     def _states(self, batch: PackedBatch) -> dict[int, torch.Tensor] | None:
         """The hidden states that a pooling over several layers needs, by layer; None without such a pooling."""

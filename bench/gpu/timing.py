@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-WARMUP, REPEATS = 5, 30
+WARMUP, REPEATS = 5, 15
 
 
 @dataclass

@@ -39,12 +39,13 @@ inline ScalarType sum_dtype(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// A new floating-point tensor on `like`'s device, not initialized: the kernel writes every element. In the emulation it
-// is full of NaN, so that an element no thread wrote is seen.
+// A new tensor on `like`'s device, not initialized: the kernel writes every element. In the emulation it is full of
+// NaN, or of 85 where there is none, so that an element no thread wrote is seen.
 inline Tensor new_output(const Tensor& like, std::initializer_list<std::int64_t> sizes, ScalarType dtype) {
   Tensor output = torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, dtype);
 #ifdef SENTCORE_EMULATE
-  torch::stable::fill_(output, std::numeric_limits<double>::quiet_NaN());
+  const bool is_whole = dtype == ScalarType::Char || dtype == ScalarType::Byte || dtype == ScalarType::Bool;
+  torch::stable::fill_(output, is_whole ? 85.0 : std::numeric_limits<double>::quiet_NaN());
 #endif
   return output;
 }

@@ -27,7 +27,7 @@ from sentcore.ops.packed_linear import reference as _packed_linear
 from sentcore.ops.qkv_projection import qkv_projection
 from sentcore.ops.qkv_projection import reference as _qkv_projection
 from sentcore.ops.segment_pooling import reference as _segment_pooling
-from sentcore.ops.segment_pooling import segment_pooling
+from sentcore.ops.segment_pooling import segment_pooling, segment_pooling_quantized
 from sentcore.ops.varlen_attention import reference as _varlen_attention
 from sentcore.ops.varlen_attention import varlen_attention, varlen_cross_attention
 
@@ -44,6 +44,7 @@ reference = SimpleNamespace(
     packed_linear=_packed_linear.packed_linear,
     qkv_projection=_qkv_projection.qkv_projection,
     segment_pooling=_segment_pooling.segment_pooling,
+    segment_pooling_quantized=_segment_pooling.segment_pooling_quantized,
     varlen_attention=_varlen_attention.varlen_attention,
     varlen_cross_attention=_varlen_attention.varlen_cross_attention,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "quantize_weight_fp8",
     "reference",
     "segment_pooling",
+    "segment_pooling_quantized",
     "varlen_attention",
     "varlen_cross_attention",
 ]

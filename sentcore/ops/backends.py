@@ -43,6 +43,7 @@ _NATIVE = SimpleNamespace(
     packed_linear=ops.packed_linear,
     qkv_projection=ops.qkv_projection,
     segment_pooling=ops.segment_pooling,
+    segment_pooling_quantized=ops.segment_pooling_quantized,
     varlen_attention=ops.varlen_attention,
     varlen_cross_attention=ops.varlen_cross_attention,
 )

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from torch import nn
 
+_KINDS = (nn.Linear, nn.LayerNorm, nn.Embedding)
 
-def is_plain(*modules: nn.Module) -> bool:
-    """Whether all are exactly nn.Linear, nn.LayerNorm or nn.Embedding, without hooks: their tensors say all they do."""
+
+def is_plain(*modules: nn.Module, kinds: tuple[type[nn.Module], ...] = _KINDS) -> bool:
+    """Whether all are exactly of one of `kinds`, without hooks: their tensors, or their kind alone, say all they do."""
     return all(
-        type(module) in (nn.Linear, nn.LayerNorm, nn.Embedding)
+        type(module) in kinds
         and not module._forward_hooks
         and not module._forward_pre_hooks
         and not module._backward_hooks

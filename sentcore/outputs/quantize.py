@@ -76,7 +76,7 @@ def quantize(features: np.ndarray, precision: str, ranges: np.ndarray | None = N
         ranges: [2, E] float32, minimum and maximum of each column for int8 and uint8; None takes those of `features`.
 
     Returns:
-        [B, E] float32, int8 or uint8; [B, ceil(E / 8)] int8 or uint8 for the binary ones.
+        [B, E] float32, int8 or uint8; [B, ceil(E / 8)] int8 or uint8 for the binary ones. NaN becomes 0, and no bit.
     """
     check_precision(precision)
     if precision == "float32":
@@ -92,4 +92,6 @@ def quantize(features: np.ndarray, precision: str, ranges: np.ndarray | None = N
     steps = (ranges[1] - ranges[0]) / 255
     steps = np.where(steps == 0, 1, steps)  # a constant column has one level
     levels = np.clip(np.floor((features - ranges[0]) / steps), 0, 255)
-    return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
+    if precision == "uint8":
+        return np.nan_to_num(levels, nan=0.0).astype(np.uint8)
+    return np.nan_to_num(levels - 128, nan=0.0).astype(np.int8)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from sentcore.inputs.chunks import ChunkedTexts, tokenize_chunked
+from sentcore.outputs import opened
 from sentcore.packed import TokenizedTexts
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.chunks import encode_chunked
@@ -36,6 +37,7 @@ class Call:
         self.notes = Notes()
         self._encoder = encoder
         self._options = options
+        self._form = options.row_form(encoder.device)
         self._budget = TokenBudget(batch_tokens)
         self._told = advance
 
@@ -68,7 +70,7 @@ class Call:
         with evaluating(self._encoder, model):
             outputs = self._computed(model, tokens, self._options.wanted, self._advance)
             if _ROWS in outputs:
-                self._retry(texts, outputs[_ROWS])
+                self._retry(texts, outputs)
         self.notes.texts += len(texts)
         self.notes.cut += int(tokens.truncated.sum())
         if self._budget.lowest < self._budget.asked:
@@ -84,23 +86,32 @@ class Call:
 
         def run(some: TokenizedTexts, finish, told) -> WindowOutputs:
             prompt_length = options.prompt_length(encoder)
-            return run_window(model, some, wanted, finish, self._budget, encoder.device, prompt_length, told)
+            given = (wanted, finish, self._budget, encoder.device, prompt_length, told)
+            return run_window(model, some, *given, self._form if wanted == (_ROWS,) else None)
 
         if isinstance(tokens, ChunkedTexts):
             return encode_chunked(tokens, options.chunking.mode, options.ends_normalized, run, options.finish, advance)
         return run(tokens, options.finish, advance)
 
-    def _retry(self, texts: list[str], rows: torch.Tensor) -> None:
+    def _retry(self, texts: list[str], outputs: WindowOutputs) -> None:
         """Puts features that are NaN or infinite right where a copy of the model in float32 can, and notes both."""
-        bad = non_finite_rows(rows)
+        outputs[_ROWS], bad = _opened(outputs[_ROWS])
         if not bad:
             return
         first = self.notes.texts
         if self._encoder.dtype in _RETRIED:
             model = copy.deepcopy(self._encoder.model).float()
-            again = self._computed(model, self._tokenize([texts[i] for i in bad]), (_ROWS,), lambda *_: None)[_ROWS]
-            rows[bad] = again
-            still = {bad[i] for i in non_finite_rows(again)}
+            again = self._computed(model, self._tokenize([texts[i] for i in bad]), (_ROWS,), lambda *_: None)
+            outputs[_ROWS][bad], again_bad = _opened(again[_ROWS])
+            still = {bad[i] for i in again_bad}
             self.notes.retried.add([first + i for i in bad if i not in still])
             bad = [i for i in bad if i in still]
         self.notes.non_finite.add([first + i for i in bad])
+
+
+def _opened(rows: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """(the rows, which of them hold NaN or infinity or held such before they were quantized)."""
+    if rows.is_floating_point():
+        return rows, non_finite_rows(rows)
+    rows, finite = opened(rows)
+    return rows, (~finite).nonzero().flatten().tolist()

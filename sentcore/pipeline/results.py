@@ -42,7 +42,7 @@ def hand_over(name: str | None, parts: list, precision: str, ranges: np.ndarray 
     """
     if name == "sentence_embedding":
         rows = torch.cat(parts)
-        if precision != "float32":
+        if precision != "float32" and rows.is_floating_point():  # else they left the device in it
             rows = torch.from_numpy(quantize(rows.numpy(), precision, ranges))
         return list(rows) if target == "list" else _converted(rows, target)
     items = [item for part in parts for item in part]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sentcore.model import Features, SentenceModel
+from sentcore.outputs import RowForm
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline.batches import run_batches
 from sentcore.pipeline.memory import TokenBudget
@@ -28,6 +29,7 @@ def run_window(
     device: torch.device,
     prompt_length: int,
     advance: Callable[[int, int], None],
+    form: RowForm | None = None,
 ) -> WindowOutputs:
     """The outputs of every text, all from one pass of the encoder over each batch.
 
@@ -39,12 +41,16 @@ def run_window(
         budget: tokens of one batch.
         prompt_length: tokens that a pooling without prompts leaves out.
         advance: told the sentences and tokens of every batch that is done.
+        form: what is made of sentence features on the device, instead of `finish`; `opened` reads these rows.
     """
     run = partial(model, prompt_length=prompt_length, sparse="sparse" in wanted, colbert="colbert" in wanted)
-    if wanted == ("sentence_embedding",) and tokens.lengths.min(initial=1) > 0:
+    none_empty = tokens.lengths.min(initial=1) > 0
+    if wanted == ("sentence_embedding",) and none_empty:
         run = partial(_sentence_features, model, prompt_length)
 
     def compute(batch: PackedBatch) -> dict[str | None, torch.Tensor | list]:
+        if form is not None:
+            return {"sentence_embedding": model.finished_rows(batch, form, prompt_length, none_empty=none_empty).cpu()}
         # All that takes memory of a batch, so that a batch that does not fit has left nothing behind.
         features = run(batch)
         return {
@@ -61,7 +67,7 @@ def run_window(
             for name, part in found.items():
                 if name == "sentence_embedding":
                     if name not in out:
-                        out[name] = torch.empty((len(tokens), part.shape[1]))
+                        out[name] = torch.empty((len(tokens), part.shape[1]), dtype=part.dtype)
                     out[name][torch.from_numpy(indices)] = part
                 else:
                     _place(out.setdefault(name, [None] * len(tokens)), indices, part)

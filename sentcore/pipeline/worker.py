@@ -7,6 +7,7 @@ import pickle
 import signal
 import traceback
 import warnings
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -41,6 +42,7 @@ def main(pipe: int, model: int, slot: int) -> None:
 
 def _answer(encoder, slot: int, number: int, texts: list[str], options, batch_tokens: int) -> tuple:
     try:
+        options = replace(options, precision="float32", ranges=None)  # what the shared memory holds
         call = Call(encoder, options, batch_tokens, lambda *_: None)
         outputs = next(call.run([texts]))
         rows = outputs["sentence_embedding"].numpy()

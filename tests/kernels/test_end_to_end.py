@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ import sentcore
 from kernels.device import chosen
 from sentcore import encode_options
 from sentcore.layers import all_layers, attention, feed_forward
+from sentcore.outputs import calibration_ranges, normalize
 
 SENTENCES = [
     "How do I return an item?",
@@ -76,3 +78,49 @@ def encoded(ops, dtype, monkeypatch):
         }
         return found
     return sentcore.SentenceEncoder("minilm", device=ops.device, dtype=dtype).encode(SENTENCES, convert_to_tensor=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*other operators may also be overridden")
+def test_rows_quantized_on_the_device_are_those_of_float32(ops, monkeypatch):
+    """Bit for bit, by one launch and stage by stage."""
+    device = ops.device
+    model = sentcore.SentenceEncoder("minilm", device=device)
+
+    def compare():
+        for cut, unit in ((None, False), (100, True), (101, False)):
+            given = {"truncate_dim": cut, "normalize_embeddings": unit}
+            with monkeypatch.context() as patched:
+                patched.setattr(encode_options.EncodeOptions, "row_form", lambda self, device: None)
+                rows = model.encode(SENTENCES, **given)
+                ranges = calibration_ranges(rows[:5])
+                expected = {
+                    precision: model.encode(SENTENCES, precision=precision, **given, ranges=ends)
+                    for precision, ends in (("int8", ranges), ("uint8", ranges), ("binary", None), ("ubinary", None))
+                }
+            for precision, want in expected.items():
+                ends = ranges if precision in ("int8", "uint8") else None
+                found = model.encode(SENTENCES, precision=precision, **given, ranges=ends)
+                assert found.dtype == want.dtype
+                np.testing.assert_array_equal(found, want)
+            if device != "cpu":
+                np.testing.assert_array_equal(model.encode(SENTENCES, **given), rows)
+
+    if device != "cpu":
+        compare()
+        return
+    calls = []
+
+    def run(name):
+        return lambda *arguments: calls.append(name) or getattr(ops, name)(*arguments)
+
+    def unit_rows(x):
+        each = torch.arange(len(x) + 1, dtype=torch.int32)
+        return ops.segment_pooling_quantized(x, each, "cls", 0, False, x.shape[1], True, "float32", None)[0]
+
+    for module in (normalize, encode_options):
+        monkeypatch.setattr(module, "unit_rows", unit_rows)
+    with torch.library._scoped_library("sentcore", "IMPL") as library:
+        library.impl("segment_pooling", run("segment_pooling"), "CPU", allow_override=True)
+        library.impl("segment_pooling_quantized", run("segment_pooling_quantized"), "CPU", allow_override=True)
+        compare()
+    assert calls.count("segment_pooling_quantized") == 3 * 4

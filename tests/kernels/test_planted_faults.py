@@ -43,6 +43,7 @@ BFLOAT16_HEADS_OF_16 = (
     without("    case Dtype::float32:\n      return for_fma_size<Launch, float>(given.size, args...);\n"),
 )
 POOLING_TESTS = ("segment_pooling",), "test_segment_pooling.py"
+QUANTIZED_TESTS = ("segment_pooling",), "test_segment_pooling_quantized.py"
 EMBEDDING_TESTS = ("embedding_layer_norm",), "test_embedding_layer_norm.py"
 LINEAR_TESTS = ("linear", "gemm", "sums"), "test_linear.py"
 FP8, FP8_TESTS = "ops/fp8_linear/fp8_linear_", (("fp8_linear",), "test_fp8_linear.py")
@@ -77,7 +78,11 @@ BARRIERS = {
         NORM_TESTS, "common/sums/sums.cu", "the sums of all threads of a column are written", "every_size and 384"
     ),
     "pooling-sums": barrier(
-        POOLING_TESTS, "ops/segment_pooling/segment_pooling.cu", "the warps' sums are written", "every_mode"
+        POOLING_TESTS, "ops/segment_pooling/segment.cuh", "the warps' sums are written", "every_mode"
+    ),
+    "pooled-row": barrier(
+        QUANTIZED_TESTS, "ops/segment_pooling/segment_pooling_quantized.cu",
+        "these columns are written, and the warps' sums of them read", "sizes",
     ),
     "attention-keys": barrier(
         ATTENTION_TESTS, ATTENTION + "varlen_attention_forward_mma.cu",
@@ -141,8 +146,14 @@ BOUNDS = {
         "i + 1 == args.tokens ||", "i == args.tokens ||", "gradients_of_tables",
     ),
     "pooling-columns": bound(
-        POOLING_TESTS, "ops/segment_pooling/segment_pooling.cu",
+        POOLING_TESTS, "ops/segment_pooling/segment.cuh",
         "if (column < args.hidden) {\n    const int end", "if (column <= args.hidden) {\n    const int end", "every_mode",
+    ),
+    "range-columns": bound(
+        QUANTIZED_TESTS, "ops/segment_pooling/segment_pooling_quantized.cu",
+        "      for (std::int64_t c = thread; c < width; c += kThreads) {\n        const float level",
+        "      for (std::int64_t c = thread; c <= width; c += kThreads) {\n        const float level",
+        "every_precision",
     ),
     "product-rows": bound(
         LINEAR_TESTS, "common/gemm/gemm_mma.cu", "k >= depth_end", "k > depth_end", "every_size and 264"

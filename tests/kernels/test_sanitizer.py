@@ -25,6 +25,7 @@ def test_no_access_out_of_range(sanitized):
         "tests/kernels/test_embedding_layer_norm.py",
         "tests/kernels/test_segment_pooling.py",
         "tests/kernels/test_fp8_linear.py",
+        "tests/kernels/test_segment_pooling_quantized.py",
         "tests/kernels/test_emulated_gpu.py",
         # Neither sizes nor addresses of their own, and long.
         "-k=not more_rows and not order_of_threads and not refus",

@@ -1,5 +1,5 @@
-// segment_pooling and its backward as torch calls them: checks, outputs, and the kernel of the device. The schemas
-// are in sentcore/ops/segment_pooling/register.py.
+// segment_pooling, its backward and segment_pooling_quantized as torch calls them: checks, outputs, and the kernel of
+// the device. The schemas are in sentcore/ops/segment_pooling/register.py.
 
 #include "ops/segment_pooling/segment_pooling.h"
 
@@ -36,6 +36,10 @@ struct Cuda {
     const OnDeviceOf guard(x);
     check_launch("segment_pooling_backward", segment_pooling_backward_cuda(args, current_stream(x)));
   }
+  static void run(const SegmentPoolingQuantized& args, const Tensor& x) {
+    const OnDeviceOf guard(x);
+    check_launch("segment_pooling_quantized", segment_pooling_quantized_cuda(args, current_stream(x)));
+  }
 };
 #endif
 
@@ -51,6 +55,17 @@ PoolingMode mode_of(const Checks& check, const std::string& name) {
   check.fail("mode is '" + name +
              "'; accepted: cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken. Choose one of these");
 }
+
+#ifdef SENTCORE_WITH_CUDA
+RowPrecision precision_of(const Checks& check, const std::string& name) {
+  if (name == "float32") return RowPrecision::float32;
+  if (name == "int8") return RowPrecision::int8;
+  if (name == "uint8") return RowPrecision::uint8;
+  if (name == "binary") return RowPrecision::binary;
+  if (name == "ubinary") return RowPrecision::ubinary;
+  check.fail("precision is '" + name + "'; accepted: float32, int8, uint8, binary, ubinary. Choose one of these");
+}
+#endif
 
 // The lengths are on the CPU and contiguous.
 void check_lengths(const Checks& check, const std::int32_t* cu_seqlens, std::int64_t sentences, std::int64_t tokens) {
@@ -137,6 +152,56 @@ Tensor backward(const Tensor& grad_out, const Tensor& x, const Tensor& cu_seqlen
   return grad_x;
 }
 
+#ifdef SENTCORE_WITH_CUDA
+// x [T,H], cu_seqlens [B+1] int32, ranges [2,W] float32 for int8 and uint8 -> rows [B,W] float32, int8 or uint8, or
+// bits [B,ceil(W/8)] int8 (binary) or uint8 (ubinary); finite [B] bool.
+template <typename Device>
+std::tuple<Tensor, Tensor> quantized(const Tensor& x, const Tensor& cu_seqlens, std::string mode, std::int64_t skip,
+                                     bool normalize_before, std::int64_t width, bool normalize, std::string precision,
+                                     std::optional<Tensor> ranges) {
+  const Checks check("segment_pooling_quantized");
+  SegmentPoolingQuantized args{};
+  args.given = given_of<Device>(check, x, cu_seqlens, mode, skip, normalize);
+  const std::int64_t sentences = args.given.sentences, hidden = args.given.hidden;
+  if (width < 1 || width > hidden) {
+    check.fail("width is " + std::to_string(width) + "; accepted: 1 to " + std::to_string(hidden) +
+               ", the columns of x. Pass how many of them to keep");
+  }
+  args.normalize_before = normalize_before;
+  args.width = width;
+  args.precision = precision_of(check, precision);
+  const bool in_steps = args.precision == RowPrecision::int8 || args.precision == RowPrecision::uint8;
+  if (in_steps != ranges.has_value()) {
+    check.fail(std::string("ranges are ") + (ranges ? "given" : "None") + " with precision '" + precision +
+               "'; accepted: [2, W] with int8 and uint8, None with others. Pass calibrated ones, or none");
+  }
+  if (ranges) {
+    check.same_device("ranges", *ranges, "x", x);
+    check.dtype("ranges", *ranges, {ScalarType::Float}, "Convert them with .float()");
+    check.shape("ranges", *ranges, {2, width}, "least and largest value of each column");
+  }
+  const bool bits = args.precision == RowPrecision::binary || args.precision == RowPrecision::ubinary;
+  const bool is_signed = args.precision == RowPrecision::int8 || args.precision == RowPrecision::binary;
+  const ScalarType dtype = args.precision == RowPrecision::float32 ? ScalarType::Float
+                           : is_signed                             ? ScalarType::Char
+                                                                   : ScalarType::Byte;
+  Tensor out = new_output(x, {sentences, bits ? ceil_div<std::int64_t>(width, 8) : width}, dtype);
+  Tensor finite = new_output(x, {sentences}, ScalarType::Bool);
+  const std::int64_t pooled = pooled_columns(args);
+  Tensor rows = new_output(x, {pooled > kMostColumnsInShared ? sentences : 0, pooled}, ScalarType::Float);
+  const Tensor x_in = as_contiguous(x), cu_in = as_contiguous(cu_seqlens);
+  const std::optional<Tensor> ranges_in = as_contiguous(ranges);
+  args.given.x = x_in.const_data_ptr();
+  args.given.cu_seqlens = static_cast<const std::int32_t*>(cu_in.const_data_ptr());
+  args.ranges = static_cast<const float*>(data_of(ranges_in));
+  args.out = out.mutable_data_ptr();
+  args.finite = static_cast<bool*>(finite.mutable_data_ptr());
+  if (pooled > kMostColumnsInShared) args.rows = rows.mutable_data_ptr();
+  Device::run(args, x);
+  return {out, finite};
+}
+#endif
+
 }  // namespace
 
 #ifdef SENTCORE_CPU_OPS
@@ -150,6 +215,7 @@ SENTCORE_CPU_OPS(m) {
 SENTCORE_CUDA_OPS(m) {
   m.impl("segment_pooling", TORCH_BOX(&forward<Cuda>));
   m.impl("segment_pooling_backward", TORCH_BOX(&backward<Cuda>));
+  m.impl("segment_pooling_quantized", TORCH_BOX(&quantized<Cuda>));
 }
 #endif
 

@@ -1,66 +1,12 @@
-// Kernels of segment_pooling; segment_pooling.h says what each tensor is.
-//
-// A block takes a sentence and 32 * N columns, each lane N of them; warp w of kWarps takes the tokens w, w + kWarps,
-// ... of the sentence, and the warps' results meet in shared memory in the order of the warps. So a long sentence alone
-// keeps many warps busy, and its bits depend on nothing but itself.
+// Kernels of segment_pooling; segment_pooling.h says what each tensor is, segment.cuh how a sentence is shared out.
 
-#include <limits>
 #include <type_traits>
 
 #include "common/dispatch.cuh"
-#include "common/reduce.cuh"
-#include "ops/segment_pooling/segment_pooling.h"
+#include "ops/segment_pooling/segment.cuh"
 
 namespace sentcore {
 namespace {
-
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarpSize;
-constexpr float kLeastNorm = 1e-12f;
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-// The tokens of a sentence that count, and what their rows are multiplied by.
-struct Segment {
-  int first, begin, end;  // begin: without those left out
-  PoolingMode mode;
-
-  __device__ __forceinline__ Segment(const SegmentPooling& args, std::int64_t sentence)
-      : first(args.cu_seqlens[sentence]), end(args.cu_seqlens[sentence + 1]), mode(args.mode) {
-    begin = args.skip < end - first ? first + static_cast<int>(args.skip) : end;
-  }
-  // The tokens that the sum goes over.
-  __device__ __forceinline__ int sum_begin() const {
-    return mode == PoolingMode::lasttoken && end > begin ? end - 1 : begin;
-  }
-  __device__ __forceinline__ int sum_end() const { return mode == PoolingMode::cls && end > begin ? begin + 1 : end; }
-  __device__ __forceinline__ float factor() const {  // of the sum
-    const float count = static_cast<float>(end - begin);
-    switch (mode) {
-      case PoolingMode::mean:
-        return 1.0f / count;
-      case PoolingMode::mean_sqrt_len_tokens:
-        return __frsqrt_rn(count);
-      case PoolingMode::weightedmean:  // the sum of the places begin - first + 1 to end - first
-        return 2.0f / (count * (static_cast<float>(begin - first) + static_cast<float>(end - first) + 1.0f));
-      default:
-        return 1.0f;
-    }
-  }
-  __device__ __forceinline__ float weight(int token) const {  // of a row in the sum
-    return mode == PoolingMode::weightedmean ? static_cast<float>(token - first + 1) : 1.0f;
-  }
-};
-
-template <int N, typename T>
-__device__ __forceinline__ void load_row(const SegmentPooling& args, int token, std::int64_t column,
-                                         float (&values)[N]) {
-  load_as_float<Access::streamed>(static_cast<const T*>(args.x) + token * args.hidden + column, values);
-}
-
-// NaN is larger than anything.
-__device__ __forceinline__ bool is_larger(float value, float than) {
-  return value > than || (value != value && than == than);
-}
 
 // ---- forward ----
 
@@ -69,49 +15,12 @@ __device__ __forceinline__ bool is_larger(float value, float than) {
 template <typename T, int N>
 __global__ void __launch_bounds__(kThreads, 4) forward(const SegmentPooling args) {
   constexpr int kColumns = kWarpSize * N;
-  static_assert(kColumns <= kThreads, "a thread a column adds the warps' sums");
-  SENTCORE_SHARED(float, partial, [kWarps][kColumns]);
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const Segment segment(args, blockIdx.x);
-  const bool max = segment.mode == PoolingMode::max;
-  const std::int64_t first_column = static_cast<std::int64_t>(blockIdx.y) * kColumns, column = first_column + lane * N;
-  float pooled[N];
-#pragma unroll
-  for (int i = 0; i < N; ++i) pooled[i] = max ? -kInfinity : 0.0f;
-  if (column < args.hidden) {
-    const int end = segment.sum_end();
-#pragma unroll 4
-    for (int token = segment.sum_begin() + warp; token < end; token += kWarps) {
-      float values[N];
-      load_row<N, T>(args, token, column, values);
-      const float weight = segment.weight(token);
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        if (max) {
-          pooled[i] = is_larger(values[i], pooled[i]) ? values[i] : pooled[i];
-        } else {
-          pooled[i] += values[i] * weight;
-        }
-      }
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < N; ++i) partial[warp][lane * N + i] = pooled[i];
-  __syncthreads();  // the warps' sums are written
+  const std::int64_t first_column = static_cast<std::int64_t>(blockIdx.y) * kColumns;
+  const float value = pool_columns<T, N>(args, segment, first_column);
   const int c = static_cast<int>(threadIdx.x);
   if (c >= kColumns || first_column + c >= args.hidden) return;
-  float value = partial[0][c];
-#pragma unroll
-  for (int w = 1; w < kWarps; ++w) {
-    if (max) {
-      value = is_larger(partial[w][c], value) ? partial[w][c] : value;
-    } else {
-      value += partial[w][c];
-    }
-  }
-  const bool any = segment.begin < segment.end;
-  static_cast<float*>(args.out)[static_cast<std::int64_t>(blockIdx.x) * args.hidden + first_column + c] =
-      any ? value * segment.factor() : 0.0f;
+  static_cast<float*>(args.out)[static_cast<std::int64_t>(blockIdx.x) * args.hidden + first_column + c] = value;
 }
 
 // A block a sentence: its row of out is scaled to length 1.
@@ -124,9 +33,7 @@ __global__ void __launch_bounds__(kThreads) normalize(const SegmentPooling args)
   block_sum(squares);
   const float norm = sqrtf(squares[0]);
   if (threadIdx.x == 0) static_cast<float*>(args.norm)[blockIdx.x] = norm;
-  for (std::int64_t column = threadIdx.x; column < args.hidden; column += kThreads) {
-    out[column] /= norm > kLeastNorm ? norm : kLeastNorm;
-  }
+  for (std::int64_t column = threadIdx.x; column < args.hidden; column += kThreads) out[column] /= divisor_of(norm);
 }
 
 // ---- backward ----
@@ -197,7 +104,7 @@ __global__ void __launch_bounds__(kThreads, 4) backward(const SegmentPoolingBack
     for (std::int64_t c = threadIdx.x; c < given.hidden; c += kThreads) along[0] += grad_out[c] * out[c];
     block_sum(along);
     if (!(norm > kLeastNorm)) along[0] = 0.0f;
-    scale = 1.0f / (norm > kLeastNorm ? norm : kLeastNorm);
+    scale = 1.0f / divisor_of(norm);
   }
   int where[N];
   if (max) find_largest<N, T>(given, segment, column, lane, warp, where);

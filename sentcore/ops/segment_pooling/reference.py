@@ -1,4 +1,4 @@
-"""segment_pooling in plain PyTorch: the definition.
+"""segment_pooling and segment_pooling_quantized in plain PyTorch: the definitions.
 
 Sentence-BERT: Reimers & Gurevych 2019, https://arxiv.org/abs/1908.10084; the modes are sentence-transformers'.
 """
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 EPS = 1e-12  # the least length a row is divided by
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 def segment_pooling(
@@ -55,6 +56,51 @@ def segment_pooling_backward(
     else:
         weight = weight.to(wide)[:, None]
     return ((grad * _scales(mode, cu_seqlens, skip, wide))[sentence] * weight).to(x.dtype)
+
+
+def segment_pooling_quantized(
+    x: torch.Tensor,  # [T, H]
+    cu_seqlens: torch.Tensor,  # [B+1] int32
+    *,
+    mode: str = "mean",
+    skip: int = 0,
+    normalize_before: bool = False,
+    width: int | None = None,
+    normalize: bool = False,
+    precision: str = "float32",
+    ranges: torch.Tensor | None = None,  # [2, W] float32
+) -> tuple[torch.Tensor, torch.Tensor]:  # [B, W] or [B, ceil(W / 8)] in `precision`, [B] bool
+    """Pooled rows scaled, cut, scaled and quantized; and which of them held finite numbers alone before the last step."""
+    pooled = _pool(x, cu_seqlens, mode, skip)
+    return quantized(pooled, normalize_before, width or x.shape[1], normalize, precision, ranges)
+
+
+def quantized(
+    pooled: torch.Tensor,  # [B, H] float32 (float64)
+    normalize_before: bool,
+    width: int,
+    normalize: bool,
+    precision: str,
+    ranges: torch.Tensor | None,  # [2, W] float32
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What follows the pooling."""
+    rows = F.normalize(pooled, dim=1, eps=EPS) if normalize_before else pooled
+    rows = rows[:, :width]
+    rows = (F.normalize(rows, dim=1, eps=EPS) if normalize else rows).float()
+    finite = rows.isfinite().all(dim=1)
+    if precision == "float32":
+        return rows.contiguous(), finite
+    if precision in ("int8", "uint8"):
+        steps = (ranges[1] - ranges[0]) / 255
+        steps = torch.where(steps == 0, 1.0, steps)  # a constant column has one level
+        levels = ((rows - ranges[0]) / steps).floor().clamp(0, 255)
+        if precision == "uint8":
+            return levels.nan_to_num(nan=0.0).to(torch.uint8), finite
+        return (levels - 128).nan_to_num(nan=0.0).to(torch.int8), finite
+    bits = F.pad((rows > 0).to(torch.uint8), (0, -width % 8)).unflatten(1, (-1, 8))
+    places = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=rows.device)
+    packed = (bits * places).sum(2, dtype=torch.uint8)
+    return packed if precision == "ubinary" else (packed.to(torch.int16) - 128).to(torch.int8), finite
 
 
 def _pool(x, cu_seqlens, mode, skip):

@@ -1,4 +1,4 @@
-"""segment_pooling for torch: schema, shapes, plain kernel, autograd.
+"""segment_pooling for torch: schema, shapes, plain kernel, autograd; segment_pooling_quantized, which has no gradient.
 
 `norm` is each row's length before it was scaled, which a kernel's backward starts from.
 """
@@ -48,6 +48,27 @@ def _autograd(ctx, grad_out, grad_norm):
     return grad, None, None, None, None
 
 
+def _quantized(x, cu_seqlens, mode, skip, normalize_before, width, normalize, precision, ranges):
+    # Pooled by the device's kernel: rows are those of segment_pooling, followed by torch's own functions, bit for bit.
+    pooled, _ = torch.ops.sentcore.segment_pooling.default(x, cu_seqlens, mode, skip, False)
+    return reference.quantized(pooled, normalize_before, width, normalize, precision, ranges)
+
+
+def _quantized_fake(x, cu_seqlens, mode, skip, normalize_before, width, normalize, precision, ranges):
+    sentences = cu_seqlens.shape[0] - 1
+    columns = -(-width // 8) if precision in ("binary", "ubinary") else width
+    rows = x.new_empty((sentences, columns), dtype=_STORED[precision])
+    return rows, x.new_empty(sentences, dtype=torch.bool)
+
+
+_STORED = {
+    "float32": torch.float32,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "binary": torch.int8,
+    "ubinary": torch.uint8,
+}
+
 define(
     "segment_pooling(Tensor x, Tensor cu_seqlens, str mode, int skip, bool normalize) -> (Tensor out, Tensor norm)",
     _forward,
@@ -60,3 +81,9 @@ define(
     _backward_fake,
 )
 autograd("segment_pooling", _autograd, _setup_context)
+define(
+    "segment_pooling_quantized(Tensor x, Tensor cu_seqlens, str mode, int skip, bool normalize_before, int width,"
+    " bool normalize, str precision, Tensor? ranges) -> (Tensor rows, Tensor finite)",
+    _quantized,
+    _quantized_fake,
+)
