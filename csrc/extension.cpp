@@ -143,11 +143,14 @@ PYBIND11_MODULE(_C, module) {
       .value("linear_input_gradient", sentcore::Choice::linear_input_gradient)
       .value("linear_weight_gradient", sentcore::Choice::linear_weight_gradient)
       .value("attention", sentcore::Choice::attention)
-      .value("fp8_linear", sentcore::Choice::fp8_linear);
+      .value("fp8_linear", sentcore::Choice::fp8_linear)
+      .value("linear_add_layer_norm", sentcore::Choice::linear_add_layer_norm);
   py::enum_<sentcore::Dtype>(module, "Dtype")
       .value("bfloat16", sentcore::Dtype::bfloat16)
       .value("float16", sentcore::Dtype::float16);
   module.def("choose_kernels", &sentcore::choose_kernels, py::arg("kernels"));
+  module.def("takes_sm90a", &sentcore::takes_sm90a, py::arg("choice"), py::arg("dtype"), py::arg("first"),
+             py::arg("second"));
   module.def("add_kernel_choice", &sentcore::add_kernel_choice, py::arg("choice"), py::arg("dtype"), py::arg("first"),
              py::arg("second"));
 #endif

@@ -35,12 +35,14 @@ class Choice(Enum):
     linear_weight_gradient = 2
     attention = 3
     fp8_linear = 4
+    linear_add_layer_norm = 5
 
 class Dtype(Enum):
     bfloat16 = 2
     float16 = 3
 
 def choose_kernels(kernels: Kernels) -> None: ...
+def takes_sm90a(choice: Choice, dtype: Dtype, first: int, second: int) -> bool: ...
 def add_kernel_choice(choice: Choice, dtype: Dtype, first: int, second: int) -> None: ...
 def build_info() -> BuildInfo: ...
 def plan_batches(

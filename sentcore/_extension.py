@@ -26,6 +26,7 @@ OPS = (
     "bias_gelu_layer_norm",
     "add_layer_norm",
     "linear",
+    "linear_add_layer_norm",
     "embedding_layer_norm",
     "segment_pooling",
     "packed_linear",

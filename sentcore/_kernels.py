@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from sentcore._extension import build_record, extension
 from sentcore.errors import ArgumentValueError
 
@@ -59,6 +61,16 @@ def kernels(mode: str) -> Iterator[None]:
         yield
     finally:
         choose(before)
+
+
+def takes(choice: str, x: torch.Tensor, first: int, second: int) -> bool:
+    """Whether the kernel of compute capability 9.0 is taken for `choice` of that size, on x's GPU and for its dtype."""
+    module = extension()
+    if module is None or not hasattr(module, "takes_sm90a"):
+        return False
+    with torch.cuda.device(x.device):
+        dtype = getattr(module.Dtype, str(x.dtype).removeprefix("torch."))
+        return module.takes_sm90a(getattr(module.Choice, choice), dtype, first, second)
 
 
 def rows() -> list[dict[str, Any]]:

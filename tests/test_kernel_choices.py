@@ -126,6 +126,7 @@ def test_choices_are_what_was_faster_at_every_size(tmp_path):
         row("linear gelu, float16", "N3072 K768", 1.2),
         row("linear backward, bfloat16", "backward N3072 K768", 1.2),
         row("fp8_linear none, bfloat16", "fp8 N768 K770", 1.2),
+        row("linear_add_layer_norm, bfloat16", "norm N384 K1536", 1.2),
         row("attention, bfloat16", "D64 keys 256", 1.2), row("attention, bfloat16", "D64 keys 512", 0.8),
         row("attention, bfloat16", "D64 keys 1024", 1.1), row("attention, bfloat16", "D64 keys 2048", 1.4),
         row("attention, bfloat16", "D128 keys 2048", 0.9),
@@ -141,6 +142,7 @@ def test_choices_are_what_was_faster_at_every_size(tmp_path):
         ("linear", "bfloat16", 768, 768), ("linear", "float16", 3072, 768),
         ("linear_input_gradient", "bfloat16", 768, 3072), ("linear_weight_gradient", "bfloat16", 3072, 768),
         ("attention", "bfloat16", 64, 1024), ("fp8_linear", "bfloat16", 768, 784),
+        ("linear_add_layer_norm", "bfloat16", 384, 1536),
     }  # fmt: skip
 
 

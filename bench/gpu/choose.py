@@ -33,10 +33,12 @@ def choices(rows: list[dict], results: str) -> list[dict]:
         base = {"dtype": dtype, "results": results, "case": case}
         if kind == "attention" or not taken:
             continue
-        columns, depth = map(int, re.fullmatch(r"(?:backward |fp8 )?N(\d+) K(\d+)", case).groups())
+        columns, depth = map(int, re.fullmatch(r"(?:backward |fp8 |norm )?N(\d+) K(\d+)", case).groups())
         if case.startswith("backward"):
             found.append({"choice": "linear_input_gradient", "first": depth, "second": columns, **base})
             found.append({"choice": "linear_weight_gradient", "first": columns, "second": depth, **base})
+        elif case.startswith("norm"):
+            found.append({"choice": "linear_add_layer_norm", "first": columns, "second": depth, **base})
         elif case.startswith("fp8"):
             found.append({"choice": "fp8_linear", "first": columns, "second": -(-depth // 16) * 16, **base})
         else:

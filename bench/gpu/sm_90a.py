@@ -144,6 +144,35 @@ def fp8_rows(dtype: torch.dtype, widths: Sequence[int], device: str) -> list:
     return rows
 
 
+def norm_rows(dtype: torch.dtype, device: str) -> list:
+    """A linear layer with residual and LayerNorm behind it, in one op and in two."""
+    name = str(dtype).removeprefix("torch.")
+    generator = torch.Generator(device).manual_seed(0)
+    given = {"dtype": dtype, "device": device}
+    rows = []
+    for depth in (384, 1536):
+        weight, bias = normal(generator, 384, depth, scale=depth**-0.5, **given), normal(generator, 384, **given)
+        scale, shift = normal(generator, 384, **given), normal(generator, 384, **given)
+        for tokens in TOKENS if device == "cuda" else (24,):
+            t = {"x": normal(generator, tokens, depth, **given), "residual": normal(generator, tokens, 384, **given)}
+
+            def run(t, w=weight, b=bias, g=scale, s=shift):
+                if _kernels.chosen() == OWN or device == "cpu":
+                    return ops.linear_add_layer_norm(t["x"], w, b, t["residual"], g, s, eps=1e-12)
+                return ops.add_layer_norm(ops.linear(t["x"], w, b), t["residual"], g, s, eps=1e-12)
+
+            def torch_run(t, w=weight, b=bias, g=scale, s=shift):
+                return F.layer_norm(t["residual"] + F.linear(t["x"], w, b), (384,), g, s, 1e-12)
+
+            first = {key: value[:256].double() for key, value in t.items()}
+            exact = torch_run(first, weight.double(), bias.double(), scale.double(), shift.double())
+            rows += measure(
+                f"linear_add_layer_norm, {name}", f"norm N384 K{depth}", run, {"torch": torch_run}, t, exact,
+                2.0 * tokens * 384 * depth, device, tokens=tokens,
+            )  # fmt: skip
+    return rows
+
+
 def attention_rows(dtype: torch.dtype, device: str) -> list:
     """Forward over sentences of one length."""
     name = str(dtype).removeprefix("torch.")
@@ -180,6 +209,7 @@ def main() -> None:
         rows += linear_rows(dtype, hidden, options.device)
         if dtype == torch.bfloat16:
             rows += attention_rows(dtype, options.device) + fp8_rows(dtype, hidden, options.device)
+            rows += norm_rows(dtype, options.device)
     check(rows, LIMITS)
     write("sm_90a", rows, options)
 

@@ -21,6 +21,8 @@ struct alignas(8) Barrier {
 
 inline std::uint32_t shared_address(const void* shared) { return emulation::shared_address(shared); }
 
+inline void keep_order() {}
+inline void forget(float&) {}
 void store_shared(std::uint32_t target, std::uint32_t value);
 void barrier_init(Barrier* barrier, unsigned arrivals);
 inline void barrier_init_fence() {}

@@ -49,6 +49,7 @@ struct Runtime {
 
   Random random{0};
   Order order = Order::any;
+  bool lazy = false;  // the copy engine works when every thread waits, and not before
   std::vector<std::uint64_t> thread_rank, warp_rank;
   struct Turn {
     std::uint64_t rank;

@@ -87,6 +87,7 @@ void start_block(unsigned seed, std::uint64_t block, std::size_t shared_bytes) {
   r.random.state = (static_cast<std::uint64_t>(seed) << 32) ^ (block * 0xD6E8FEB86659FD93ull);
   r.random.next();
   r.order = static_cast<Order>(r.random.next() % 3);
+  r.lazy = r.random.next() % 2 == 0;
   r.waiting = r.exited = 0;
   r.turns = {};
   r.thread_rank.resize(static_cast<std::size_t>(r.count));
@@ -113,7 +114,7 @@ void start_block(unsigned seed, std::uint64_t block, std::size_t shared_bytes) {
 void run_block() {
   Runtime& r = runtime();
   while (r.error.empty() && !(r.turns.empty() && r.works.empty())) {
-    if (!r.works.empty() && (r.turns.empty() || r.random.next() % 8 == 0)) {
+    if (!r.works.empty() && (r.turns.empty() || (!r.lazy && r.random.next() % 8 == 0))) {
       if (r.exited == r.count) {
         r.error = block_text() + " has ended before the work of " + text(r.works.begin()->second.place) + " was done";
         break;

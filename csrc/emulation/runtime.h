@@ -6,7 +6,8 @@
 // running ahead. With shared memory poisoned at the start of each block, a missing barrier shows as a wrong result
 // under some seed.
 //
-// What the copy engine does (see hopper.h) happens at any later turn, or when every thread waits.
+// What the copy engine does (see hopper.h) happens at any later turn, in half of the blocks only when every thread
+// waits.
 //
 // Stricter than a GPU: every thread of a block must reach the same barrier, at the same place in the source, and every
 // lane of a mask must reach the same warp instruction; anything else is an error that says who waits where.

@@ -42,6 +42,10 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, batch: PackedBatch, positions: Positions = NOWHERE) -> torch.Tensor:
         """[T, H] -> [T, H]."""
+        return self.project_output(self.context(x, batch, positions))
+
+    def context(self, x: torch.Tensor, batch: PackedBatch, positions: Positions = NOWHERE) -> torch.Tensor:
+        """[T, H] -> [T, H], what the output projection is given."""
         dropout_p = self.attention_dropout_p if self.training else 0.0
         if positions.prefix is not None:
             return self._behind(positions.prefix, x, batch, positions.rotary, dropout_p)
@@ -55,7 +59,7 @@ class Attention(nn.Module):
             dropout_p=dropout_p,
             seed=draw_seed(dropout_p, None, x),
         )
-        return self.project_output(context.flatten(1))
+        return context.flatten(1)
 
     def _behind(
         self,
@@ -77,7 +81,7 @@ class Attention(nn.Module):
             dropout_p=dropout_p,
             seed=draw_seed(dropout_p, None, x),
         )
-        return self.project_output(context.flatten(1))
+        return context.flatten(1)
 
     def of_rows(
         self, x: torch.Tensor, rows: torch.Tensor, batch: PackedBatch, positions: Positions = NOWHERE

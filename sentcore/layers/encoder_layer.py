@@ -9,6 +9,7 @@ from torch import nn
 from sentcore.config import EncoderConfig
 from sentcore.layers.attention import Attention
 from sentcore.layers.feed_forward import FeedForward
+from sentcore.layers.fused_norm import attention_and_norm, feed_forward_and_norm
 from sentcore.layers.positions import NOWHERE, Positions
 from sentcore.layers.whole_layer import whole_layer
 from sentcore.ops import draw_seed
@@ -39,6 +40,8 @@ class EncoderLayer(nn.Module):
         whole = whole_layer(self, x, batch, positions)
         if whole is not None:
             return whole
+        if not self.norm_first and (after := attention_and_norm(self.attention, x, batch, positions)) is not None:
+            return self._after_norm(after)
         return self._after_attention(x, self.attention(self._before_attention(x), batch, positions))
 
     def of_rows(
@@ -57,11 +60,14 @@ class EncoderLayer(nn.Module):
 
     def _after_attention(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         if not self.norm_first:
-            x = self._add_norm(attended, x, self.attention.layer_norm)
-            return self._add_norm(self.feed_forward(x), x, self.feed_forward.layer_norm)
+            return self._after_norm(self._add_norm(attended, x, self.attention.layer_norm))
         normed, total = self._add_norm(attended, x, self.feed_forward.layer_norm, return_total=True)
         out = self.feed_forward(normed)
         return total + (F.dropout(out, self.dropout_p) if self.training else out)
+
+    def _after_norm(self, x: torch.Tensor) -> torch.Tensor:
+        out = feed_forward_and_norm(self.feed_forward, x)
+        return self._add_norm(self.feed_forward(x), x, self.feed_forward.layer_norm) if out is None else out
 
     def _add_norm(self, x: torch.Tensor, residual: torch.Tensor, norm: nn.LayerNorm, return_total: bool = False):
         dropout_p = self.dropout_p if self.training else 0.0

@@ -42,7 +42,7 @@ class FeedForward(nn.Module):
             return ops_of(self.backend).activation_linear(
                 pre, self.down.weight, self.down.bias, activation=self.activation
             )
-        inner = self._inner(x)
+        inner = self.inner(x)
         if dropped:
             inner = F.dropout(inner, self.intermediate_dropout_p)
         if not is_plain(self.down):
@@ -61,7 +61,7 @@ class FeedForward(nn.Module):
             return *self.up.packed_weights(), *self.down.packed_weights()
         return *self._packed_up.packed_weights((self.up,)), *self._packed_down.packed_weights((self.down,))
 
-    def _inner(self, x: torch.Tensor) -> torch.Tensor:
+    def inner(self, x: torch.Tensor) -> torch.Tensor:
         """act(up(x)), [T, H] -> [T, F]."""
         linears = self._first()
         act = None if self.gated else self.hidden_act

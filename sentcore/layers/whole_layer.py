@@ -10,7 +10,7 @@ from sentcore.layers.positions import Positions
 from sentcore.ops import draw_seed
 from sentcore.ops.checks import needs_grad
 from sentcore.ops.encoder_layer import encoder_layer
-from sentcore.ops.plain import is_plain
+from sentcore.ops.plain import is_observed, is_plain
 from sentcore.packed import PackedBatch
 
 _FEWEST_TOKENS = 192  # below, packing the weights at every call costs more than is gained
@@ -41,7 +41,7 @@ def whole_layer(layer: nn.Module, x: torch.Tensor, batch: PackedBatch, positions
     attention, network = layer.attention, layer.feed_forward
     if network.gated or network.activation not in _ACTIVATIONS or (layer.training and network.intermediate_dropout_p):
         return None
-    if _is_observed(attention) or _is_observed(network):
+    if is_observed(attention) or is_observed(network):
         return None
     linears = (attention.query, attention.key, attention.value) if attention.qkv is None else (attention.qkv,)
     norms = (attention.layer_norm, network.layer_norm)
@@ -70,15 +70,4 @@ def whole_layer(layer: nn.Module, x: torch.Tensor, batch: PackedBatch, positions
         seeds=[batch.cu_seqlens if seed is None else seed for seed in seeds]
         if any(s is not None for s in seeds)
         else None,
-    )
-
-
-def _is_observed(part: nn.Module) -> bool:
-    """Whether somebody's hook or method stands on a part, which has to be called then."""
-    return bool(
-        part._forward_hooks
-        or part._forward_pre_hooks
-        or part._backward_hooks
-        or part._backward_pre_hooks
-        or "forward" in part.__dict__
     )

@@ -22,6 +22,8 @@ from sentcore.ops.int8_linear import Int8Weight, int8_linear, quantize_weight
 from sentcore.ops.int8_linear import reference as _int8_linear
 from sentcore.ops.linear import activation_linear, linear
 from sentcore.ops.linear import reference as _linear
+from sentcore.ops.linear_add_layer_norm import linear_add_layer_norm
+from sentcore.ops.linear_add_layer_norm import reference as _linear_add_layer_norm
 from sentcore.ops.packed_linear import PackedWeight, pack_weight, packed_linear
 from sentcore.ops.packed_linear import reference as _packed_linear
 from sentcore.ops.qkv_projection import qkv_projection
@@ -41,6 +43,7 @@ reference = SimpleNamespace(
     fp8_linear=_fp8_linear.fp8_linear,
     int8_linear=_int8_linear.int8_linear,
     linear=_linear.linear,
+    linear_add_layer_norm=_linear_add_layer_norm.linear_add_layer_norm,
     packed_linear=_packed_linear.packed_linear,
     qkv_projection=_qkv_projection.qkv_projection,
     segment_pooling=_segment_pooling.segment_pooling,
@@ -63,6 +66,7 @@ __all__ = [
     "fp8_linear",
     "int8_linear",
     "linear",
+    "linear_add_layer_norm",
     "pack_weight",
     "packed_linear",
     "qkv_projection",

@@ -40,6 +40,7 @@ _NATIVE = SimpleNamespace(
     fp8_linear=ops.fp8_linear,
     int8_linear=ops.int8_linear,
     linear=ops.linear,
+    linear_add_layer_norm=ops.linear_add_layer_norm,
     packed_linear=ops.packed_linear,
     qkv_projection=ops.qkv_projection,
     segment_pooling=ops.segment_pooling,

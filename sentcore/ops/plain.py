@@ -22,3 +22,14 @@ def is_plain(*modules: nn.Module, kinds: tuple[type[nn.Module], ...] = _KINDS) -
         and "forward" not in module.__dict__
         for module in modules
     )
+
+
+def is_observed(part: nn.Module) -> bool:
+    """Whether somebody's hook or method stands on a part, which has to be called then."""
+    return bool(
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        or "forward" in part.__dict__
+    )

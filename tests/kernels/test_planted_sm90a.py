@@ -10,8 +10,13 @@ from kernels import emulated
 VARIABLE = "SENTCORE_PLANTED"
 PRODUCT, TILE = "common/gemm/hopper_multiply.cuh", "common/gemm/hopper_tile.cuh"
 ATTENTION = "ops/varlen_attention/varlen_attention_forward_sm90a.cu"
-PRODUCTS = "test_sm90a.py::test_products_of_many_tiles"
-SENTENCES = "test_sm90a.py::test_attention_of_every_length"
+NORM = "ops/linear_add_layer_norm/linear_add_layer_norm_sm90a.cu"
+# A file of this folder with a test of it, and which of its cases.
+PRODUCTS = ("test_sm90a.py::test_products_of_many_tiles", "dtype0")
+ROTATED = ("test_sm90a.py::test_three_weights_in_tiles_that_lie_across_them", "dtype0")
+SENTENCES = ("test_sm90a.py::test_attention_of_every_length", "dtype0 and 64 and (lengths6 or lengths7)")
+NAN = ("test_sm90a.py::test_a_sentence_with_nan_leaves_its_neighbours_alone", "64")
+ROWS = ("test_linear_add_layer_norm.py::test_every_size", "dtype0")
 # name -> file of csrc, the statement that is left out, the tests that must see it
 FAULTS = {
     "stage-full": (PRODUCT, "ptx::barrier_wait(&full[turn.stage], turn.parity);", PRODUCTS),
@@ -20,7 +25,7 @@ FAULTS = {
     "turns": (
         PRODUCT, "if (round > 0) ptx::barrier_wait(&order[group], static_cast<unsigned>((round - 1) / 2) & 1u);", PRODUCTS,
     ),
-    "biases": (PRODUCT, "if (kBias) ptx::named_barrier(1 + group, kWarpgroup);", PRODUCTS),
+    "biases": (PRODUCT, "if (kEnd == End::rotated) ptx::named_barrier(1 + group, kWarpgroup);", ROTATED),
     "boxes-read": (TILE, "if (starts_) ptx::store_wait_read<1>();", PRODUCTS),
     "boxes-free": (TILE, "ptx::named_barrier(barrier_, kWarpgroup);  // the copies that read these boxes are done", PRODUCTS),
     "boxes-full": (TILE, "ptx::named_barrier(barrier_, kWarpgroup);  // the boxes are full", PRODUCTS),
@@ -33,9 +38,12 @@ FAULTS = {
     "scores-done": (ATTENTION, "ptx::product_wait<1>();", SENTENCES),
     "values-clear": (
         ATTENTION, "if (end < kTileKeys) clear_values<kD>(values_of(), end, group * kWarpgroup + thread);",
-        "test_sm90a.py::test_a_sentence_with_nan_leaves_its_neighbours_alone",
+        NAN,
     ),
     "outputs-there": (ATTENTION, "ptx::named_barrier(1 + group, kWarpgroup);  // the outputs are there", SENTENCES),
+    "norm-products-done": (NORM, "ptx::product_wait<1>();", ROWS),
+    "norm-columns": (NORM, "ptx::named_barrier(kBothGroups, kGroups * kWarpgroup);", ROWS),
+    "norm-box-read": (NORM, "if (thread == 0) ptx::store_wait_read<0>();", ROWS),
 }  # fmt: skip
 # What says that a fault was seen: a wrong result, or the emulated GPU's own word.
 SEEN = ("AssertionError", "emulated GPU:")
@@ -57,12 +65,22 @@ def library():
     for name, (file, statement, _) in FAULTS.items():
         changes.append((file, statement, f'if (!planted("{name}")) {{ {statement.replace("//", "/*")} '
                         + ("*/ " if "//" in statement else "") + "}"))  # fmt: skip
-    rooms = ("linear", "gemm", "sums", "qkv_projection", "varlen_attention", "choices", "hopper")
+    rooms = (
+        "linear",
+        "gemm",
+        "sums",
+        "qkv_projection",
+        "varlen_attention",
+        "linear_add_layer_norm",
+        "choices",
+        "hopper",
+    )
     return emulated.build("sm90a-faults", emulated.mutated("sm90a-faults", changes), kernels=False, rooms=rooms)
 
 
 def run(library, name, tests):
-    return emulated.pytest_with(library, f"tests/kernels/{tests}", **{VARIABLE: name})
+    test, cases = tests
+    return emulated.pytest_with(library, f"tests/kernels/{test}", f"-k={cases}", **{VARIABLE: name})
 
 
 @pytest.mark.parametrize("tests", sorted({tests for _, _, tests in FAULTS.values()}))

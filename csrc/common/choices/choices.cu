@@ -17,6 +17,8 @@ std::vector<Row>& table() {  // filled while the package is imported, only read 
   return rows;
 }
 
+}  // namespace
+
 bool is_sm90() {
 #if defined(SENTCORE_EMULATE)
   return true;
@@ -30,8 +32,6 @@ bool is_sm90() {
   return false;
 #endif
 }
-
-}  // namespace
 
 void choose_kernels(Kernels kernels) { chosen = kernels; }
 

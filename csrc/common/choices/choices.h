@@ -14,7 +14,14 @@ enum class Kernels : std::int32_t {
   measured,  // sm_90a's where a row of the table says so: the default
   sm90a,     // sm_90a's wherever they can run, for tests and benchmarks
 };
-enum class Choice : std::int32_t { linear, linear_input_gradient, linear_weight_gradient, attention, fp8_linear };
+enum class Choice : std::int32_t {
+  linear,
+  linear_input_gradient,
+  linear_weight_gradient,
+  attention,
+  fp8_linear,
+  linear_add_layer_norm
+};
 
 void choose_kernels(Kernels kernels);
 // `first` and `second` are what the choice depends on, never how many tokens there are, so that a row's bits do not
@@ -25,6 +32,9 @@ void add_kernel_choice(Choice choice, Dtype dtype, std::int64_t first, std::int6
 // Whether sm_90a's kernel is to be taken for a product on the current device; false where the device is no sm_90 or the
 // library holds no code for it.
 bool takes_sm90a(Choice choice, Dtype dtype, std::int64_t first, std::int64_t second);
+
+// Whether the current device is of compute capability 9.0, and the library has code of its own for it.
+bool is_sm90();
 
 // From how many keys on a sentence's attention is to be sm_90a's kernel's; kNever where none is.
 constexpr int kNever = 0x7fffffff;

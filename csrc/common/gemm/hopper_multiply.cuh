@@ -241,7 +241,8 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
       if (releases) ptx::barrier_arrive(&order[1 - group]);
       ptx::product_wait<0>();
       if (tile.steps > 0 && releases) ptx::barrier_arrive(&empty[last]);
-      if (kBias) ptx::named_barrier(1 + group, kWarpgroup);  // the biases are there
+      // The biases are there; the others read them after a barrier of the stager's.
+      if (kEnd == End::rotated) ptx::named_barrier(1 + group, kWarpgroup);
       store_tile<T, kColumns, kBias, kScaled, kEnd>(maps, args, tile, member, stager, terms[group], sums);
     }
     stager.finish();

@@ -17,6 +17,12 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* shared) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
 }
 
+// No load or store is moved across this, by the compiler: what is loaded early needs registers early.
+__device__ __forceinline__ void keep_order() { asm volatile("" ::: "memory"); }
+
+// The compiler forgets what it has computed from x: it would keep the results in registers for a second use.
+__device__ __forceinline__ void forget(float& x) { asm volatile("" : "+f"(x)); }
+
 // Four bytes to the shared address `target`.
 __device__ __forceinline__ void store_shared(std::uint32_t target, std::uint32_t value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(target), "r"(value) : "memory");
