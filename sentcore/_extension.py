@@ -155,6 +155,11 @@ def _why_no_fp8_on(index: int) -> str | None:
     return why_not_covered(name, capability, archs, _compiled["cuda_toolkit"], _driver())
 
 
+def why_plain_on(device: torch.device) -> str | None:
+    """The same of a CUDA device."""
+    return _why_plain_on(torch.cuda.current_device() if device.index is None else device.index)
+
+
 # Called once, with the reason, when a CUDA device is met that the compiled CUDA kernels do not run on. The ops register
 # here what puts their plain PyTorch kernels in the place of the compiled ones.
 on_unsupported_device: list[Callable[[str], None]] = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sentcore._extension import WHY_ABSENT, extension, why_no_fp8
+from sentcore._extension import WHY_ABSENT, extension, why_no_fp8, why_plain_on
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
 from sentcore.inputs.chunks import Chunking
 from sentcore.ops.backends import check_backend
@@ -103,17 +103,21 @@ _said: set[str | None] = set()
 def check_batch_invariant(device: torch.device, dtype: torch.dtype, backend: str) -> None:
     """The whole path gives a sentence the same bits in any batch here, or an error that says what is missing.
 
-    Attention, LayerNorm and linear layers are held to it: by sentcore's CPU kernels and by oneDNN with packed weights.
+    Attention, LayerNorm and linear layers are held to it: by sentcore's kernels and, on CPUs, by oneDNN with packed weights.
 
     Raises:
-        ArgumentValueError: on a GPU, in plain PyTorch, without the compiled kernels, or without oneDNN.
+        ArgumentValueError: in plain PyTorch, on another kind of device, without the compiled kernels, or without oneDNN.
     """
-    if device.type != "cpu":
-        missing = f"the device is {device}, where this was not tried yet. Use device='cpu'"
-    elif backend == "reference":
+    if backend == "reference":
         missing = "backend is 'reference', whose products choose their order of addition by size. Use backend='auto'"
     elif extension() is None:
         missing = f"{WHY_ABSENT}"
+    elif device.type not in ("cpu", "cuda"):
+        missing = f"the device is {device}. Use device='cpu'"
+    elif device.type == "cuda":
+        missing = why_plain_on(device)
+        if missing is None:
+            return
     else:
         # int8 layers are sentcore's own; those behind the pooling are float32 there.
         dtype = torch.float32 if dtype == torch.int8 else dtype
@@ -122,7 +126,7 @@ def check_batch_invariant(device: torch.device, dtype: torch.dtype, backend: str
                 return
         missing = f"torch {torch.__version__} has no oneDNN for {dtype} on this CPU. Use dtype='float32'"
     raise ArgumentValueError(
-        f"batch_invariant is True; accepted on CPUs with compiled kernels and oneDNN, but {missing}"
+        f"batch_invariant is True; accepted with compiled kernels, on NVIDIA GPUs and on CPUs with oneDNN, but {missing}"
     )
 
 

@@ -61,7 +61,8 @@ class SentenceEncoder(nn.Module):
         max_length: tokens a text is cut at; None takes the folder's.
         batch_invariant: True guarantees that a sentence's feature has the same bits alone, in any batch, in any order and on any
             number of threads, or refuses where that does not hold. It costs nothing: where it is accepted the path is the
-            usual one. CPUs with compiled kernels, for now.
+            usual one. CPUs and NVIDIA GPUs with compiled kernels; on a GPU it follows from how the kernels add, which emulation
+            shows, and was not yet tried on one.
         revision: branch, tag or commit of a hub id.
         local_files_only: never ask the hub.
         pooling: modes instead of the folder's: sentence-transformers' six, "first_last_avg" or "avg_top2"; several are concatenated.

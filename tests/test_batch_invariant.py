@@ -70,9 +70,15 @@ def test_a_sentence_has_the_same_bits_in_any_batch_order_and_number_of_threads(m
 
 
 def test_where_it_does_not_hold_it_is_refused(monkeypatch):
-    with pytest.raises(ArgumentValueError, match=r"accepted on CPUs .* backend is 'reference'"):
+    with pytest.raises(ArgumentValueError, match=r"accepted with compiled kernels, .* backend is 'reference'"):
         sentcore.SentenceEncoder("minilm", device="cpu", backend="reference", batch_invariant=True)
-    with pytest.raises(ArgumentValueError, match="but the device is cuda"):
+    if _extension.extension() is not None:
+        with pytest.raises(ArgumentValueError, match="but the device is mps"):
+            encode_options.check_batch_invariant(torch.device("mps"), torch.float32, "auto")
+        monkeypatch.setattr(encode_options, "why_plain_on", lambda device: "sentcore holds no code for it")
+        with pytest.raises(ArgumentValueError, match="but sentcore holds no code for it"):
+            encode_options.check_batch_invariant(torch.device("cuda"), torch.float32, "auto")
+        monkeypatch.setattr(encode_options, "why_plain_on", lambda device: None)
         encode_options.check_batch_invariant(torch.device("cuda"), torch.float32, "auto")
     monkeypatch.setattr(encode_options, "usable", lambda *_: False)
     if _extension.extension() is not None:

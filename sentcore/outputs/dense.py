@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentcore.errors import ArgumentValueError
+from sentcore.ops.backends import ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
 from sentcore.ops.plain import is_plain
 from sentcore.outputs.specs import DenseSpec
@@ -43,8 +44,13 @@ class Dense(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, in_features] -> [B, out_features]."""
-        x = x.to(self.linear.weight.dtype)
-        product = (
-            self._packed(x, (self.linear,)) if usable(x, self.backend) and is_plain(self.linear) else self.linear(x)
-        )
-        return ACTIVATE[self.activation](product)
+        return ACTIVATE[self.activation](self._product(x.to(self.linear.weight.dtype)))
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        if not is_plain(self.linear):
+            return self.linear(x)
+        if usable(x, self.backend):
+            return self._packed(x, (self.linear,))
+        if x.device.type == "cuda":  # by sentcore's kernel, whose order of addition is the same for any batch
+            return ops_of(self.backend).linear(x, self.linear.weight, self.linear.bias)
+        return self.linear(x)

@@ -53,8 +53,19 @@ def test_minilm(ops, expected, dtype, kernels, monkeypatch):
     assert cosines.min() >= COSINES[dtype]
 
 
-def encoded(ops, dtype, monkeypatch):
-    """The features of SENTENCES by `ops`."""
+@pytest.mark.filterwarnings("ignore:.*other operators may also be overridden")
+@pytest.mark.parametrize(("dtype", "kernels"), [("float32", "portable"), ("bfloat16", "sm_90a"), ("fp8", "sm_90a")])
+def test_a_sentence_has_the_same_bits_alone(ops, dtype, kernels, monkeypatch):
+    if dtype == "fp8" and ops.device != "cpu" and torch.cuda.get_device_capability(ops.device) < (8, 9):
+        pytest.skip("this GPU has no 8-bit floating-point products")
+    with chosen(ops, kernels):
+        together = encoded(ops, dtype, monkeypatch, SENTENCES[:3])
+        assert torch.equal(encoded(ops, dtype, monkeypatch, SENTENCES[:3], batch_tokens=1), together)
+
+
+def encoded(ops, dtype, monkeypatch, sentences=SENTENCES, batch_tokens=None):
+    """The features of sentences by `ops`, in one batch, or with batch_tokens=1 each alone."""
+    batches = 1 if batch_tokens is None else len(sentences)
     if ops.device == "cpu":
         # One model of the user's: nothing but the ops below its layers is another.
         for layers in (all_layers, attention, feed_forward):  # not through the CPU's packed weights
@@ -71,13 +82,14 @@ def encoded(ops, dtype, monkeypatch):
 
                 library.impl(name, run, "CPU", allow_override=True)
             model = sentcore.SentenceEncoder("minilm", device="cpu", dtype=dtype)
-            found = model.encode(SENTENCES, convert_to_tensor=True)
+            found = model.encode(sentences, convert_to_tensor=True, batch_tokens=batch_tokens)
         assert used == set(calls)
         assert {name: calls.count(name) for name in LINEAR_OF[dtype]} == {
-            name: 6 * count for name, count in LINEAR_OF[dtype].items()
+            name: 6 * batches * count for name, count in LINEAR_OF[dtype].items()
         }
         return found
-    return sentcore.SentenceEncoder("minilm", device=ops.device, dtype=dtype).encode(SENTENCES, convert_to_tensor=True)
+    model = sentcore.SentenceEncoder("minilm", device=ops.device, dtype=dtype)
+    return model.encode(sentences, convert_to_tensor=True, batch_tokens=batch_tokens)
 
 
 @pytest.mark.filterwarnings("ignore:.*other operators may also be overridden")
