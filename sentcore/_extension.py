@@ -175,6 +175,11 @@ def _why_plain_on(index: int) -> str | None:
     )
 
 
+def why_plain_on(device: torch.device) -> str | None:
+    """Why a CUDA device runs none of the compiled kernels, or None when it does."""
+    return _why_plain_on(torch.cuda.current_device() if device.index is None else device.index)
+
+
 # Called once, with the reason, when a CUDA device is met that the compiled CUDA kernels do not run on. The ops register
 # here what puts their plain PyTorch kernels in the place of the compiled ones.
 on_unsupported_device: list[Callable[[str], None]] = []

@@ -12,10 +12,12 @@ from sentcore.packed import TokenizedTexts
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.chunks import encode_chunked
 from sentcore.pipeline.ending import at_work
+from sentcore.pipeline.lane import Lane
 from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.modes import evaluating
 from sentcore.pipeline.notes import Notes
 from sentcore.pipeline.results import non_finite_rows
+from sentcore.pipeline.streams import CudaStreams
 from sentcore.pipeline.window import WindowOutputs, run_window
 
 _ROWS = "sentence_embedding"
@@ -38,6 +40,7 @@ class Call:
         self._options = options
         self._budget = TokenBudget(batch_tokens)
         self._told = advance
+        self._lane = Lane(CudaStreams(encoder.device)) if encoder.device.type == "cuda" else None
 
     def run(self, windows: Iterable[list[str]], workers=None) -> Iterator[WindowOutputs]:
         """The outputs of each window, in order; `workers`, a WorkerPool, computes several at once."""
@@ -84,7 +87,10 @@ class Call:
 
         def run(some: TokenizedTexts, finish, told) -> WindowOutputs:
             prompt_length = options.prompt_length(encoder)
-            return run_window(model, some, wanted, finish, self._budget, encoder.device, prompt_length, told)
+            # The copy of the model that `_retry` makes is used once: no graph of it would be used again.
+            graphs = encoder.graphs if model is encoder.model else None
+            where = (self._budget, encoder.device, prompt_length)
+            return run_window(model, some, wanted, finish, *where, told, graphs, self._lane)
 
         if isinstance(tokens, ChunkedTexts):
             return encode_chunked(tokens, options.chunking.mode, options.ends_normalized, run, options.finish, advance)

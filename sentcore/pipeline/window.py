@@ -12,6 +12,9 @@ import torch
 from sentcore.model import Features, SentenceModel
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline.batches import run_batches
+from sentcore.pipeline.graphs import GraphRunner
+from sentcore.pipeline.in_flight import run_in_flight
+from sentcore.pipeline.lane import Lane
 from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.results import items_of
 
@@ -28,6 +31,8 @@ def run_window(
     device: torch.device,
     prompt_length: int,
     advance: Callable[[int, int], None],
+    graphs: GraphRunner | None = None,
+    lane: Lane | None = None,
 ) -> WindowOutputs:
     """The outputs of every text, all from one pass of the encoder over each batch.
 
@@ -39,10 +44,16 @@ def run_window(
         budget: tokens of one batch.
         prompt_length: tokens that a pooling without prompts leaves out.
         advance: told the sentences and tokens of every batch that is done.
+        graphs: replays what it has captured of sentence features; None computes all as always.
+        lane: the way to a device that computes beside the host; for sentence features of more than one batch.
     """
-    run = partial(model, prompt_length=prompt_length, sparse="sparse" in wanted, colbert="colbert" in wanted)
-    if wanted == ("sentence_embedding",) and tokens.lengths.min(initial=1) > 0:
-        run = partial(_sentence_features, model, prompt_length)
+    if wanted == ("sentence_embedding",):
+        embed = _embedding(model, prompt_length, bool(tokens.lengths.min(initial=1) == 0), graphs)
+        if lane is not None and int(tokens.offsets[-1] - tokens.offsets[0]) > budget.now:
+            return _run_lane(lane, tokens, lambda batch: finish(embed(batch)).float(), budget, model, advance)
+        run = lambda batch: Features(None, embed(batch))  # noqa: E731
+    else:
+        run = partial(model, prompt_length=prompt_length, sparse="sparse" in wanted, colbert="colbert" in wanted)
 
     def compute(batch: PackedBatch) -> dict[str | None, torch.Tensor | list]:
         # All that takes memory of a batch, so that a batch that does not fit has left nothing behind.
@@ -60,18 +71,45 @@ def run_window(
         for indices, batch, found in run_batches(tokens, budget, device, compute, uncounted_id):
             for name, part in found.items():
                 if name == "sentence_embedding":
-                    if name not in out:
-                        out[name] = torch.empty((len(tokens), part.shape[1]))
-                    out[name][torch.from_numpy(indices)] = part
+                    _put(out, name, len(tokens), indices, part)
                 else:
                     _place(out.setdefault(name, [None] * len(tokens)), indices, part)
             advance(len(indices), batch.num_tokens)
-    # Outside inference mode a copy is a tensor that autograd may take.
-    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in out.items()}
+    return out
 
 
-def _sentence_features(model: SentenceModel, prompt_length: int, batch: PackedBatch) -> Features:
-    return Features(None, model.sentence_embedding(batch, prompt_length))
+def _run_lane(
+    lane: Lane,
+    tokens: TokenizedTexts,
+    compute: Callable[[PackedBatch], torch.Tensor],
+    budget: TokenBudget,
+    model: SentenceModel,
+    advance: Callable[[int, int], None],
+) -> WindowOutputs:
+    out: WindowOutputs = {}
+    with torch.inference_mode():
+        for indices, count, part in run_in_flight(tokens, budget, lane, compute, model.encoder.config.uncounted_id):
+            _put(out, "sentence_embedding", len(tokens), indices, part)
+            advance(len(indices), count)
+    return out
+
+
+def _embedding(
+    model: SentenceModel, prompt_length: int, every_row: bool, graphs: GraphRunner | None
+) -> Callable[[PackedBatch], torch.Tensor]:
+    """batch -> [b, E]; sentences without tokens need every row to be computed."""
+    if graphs is not None:
+        return partial(graphs, model, prompt_length=prompt_length, every_row=every_row)
+    if every_row:
+        return lambda batch: model(batch, prompt_length).sentence_embedding
+    return lambda batch: model.sentence_embedding(batch, prompt_length)
+
+
+def _put(out: WindowOutputs, name: str, texts: int, indices: np.ndarray, part: torch.Tensor) -> None:
+    if name not in out:
+        with torch.inference_mode(False):  # a tensor that autograd may take, outside
+            out[name] = torch.empty((texts, part.shape[1]))
+    out[name][torch.from_numpy(indices)] = part
 
 
 def _items(name: str | None, batch: PackedBatch, features: Features, finish: Callable) -> Iterator:
