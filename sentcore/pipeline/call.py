@@ -12,12 +12,11 @@ from sentcore.packed import TokenizedTexts
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.chunks import encode_chunked
 from sentcore.pipeline.ending import at_work
-from sentcore.pipeline.lane import Lane
+from sentcore.pipeline.lane import lane_to
 from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.modes import evaluating
 from sentcore.pipeline.notes import Notes
 from sentcore.pipeline.results import non_finite_rows
-from sentcore.pipeline.streams import CudaStreams
 from sentcore.pipeline.window import WindowOutputs, run_window
 
 _ROWS = "sentence_embedding"
@@ -40,7 +39,7 @@ class Call:
         self._options = options
         self._budget = TokenBudget(batch_tokens)
         self._told = advance
-        self._lane = Lane(CudaStreams(encoder.device)) if encoder.device.type == "cuda" else None
+        self._lane = lane_to(encoder.device)
 
     def run(self, windows: Iterable[list[str]], workers=None) -> Iterator[WindowOutputs]:
         """The outputs of each window, in order; `workers`, a WorkerPool, computes several at once."""

@@ -125,5 +125,10 @@ class Lane:
         return self._rooms[-1]
 
 
+def lane_to(device: torch.device) -> Lane | None:
+    """A lane to a GPU; None to a CPU, where packing ahead would take the cores that compute."""
+    return Lane(CudaStreams(device)) if device.type == "cuda" else None
+
+
 def _rounded(count: int) -> int:
     return max(_LEAST_WORDS, 1 << (count - 1).bit_length())

@@ -56,18 +56,19 @@ class CudaStreams:
 
 
 class ThreadStreams:
-    """The same on a CPU, for tests: a thread for each queue, "compute" at once in the caller's.
+    """The same on a CPU, for tests: a thread for each queue.
 
     A copy that finds its source changed since it was asked for, which on a GPU is a silent race, is an error of `close`.
 
     Args:
-        before_copy: called with the queue's name before every copy; one that sleeps makes the host run ahead.
+        pause: called with the queue's name before everything a queue does; one that sleeps makes the host run ahead.
+        computes: "compute" is a thread too, for work that comes by `submit`; else the caller computes, and waits where it must.
     """
 
-    def __init__(self, before_copy: Callable[[str], None] = lambda name: None) -> None:
+    def __init__(self, pause: Callable[[str], None] = lambda name: None, computes: bool = False) -> None:
         self.device = torch.device("cpu")
-        self._before_copy = before_copy
-        self._work = {name: queue.SimpleQueue() for name in ("in", "out")}
+        self._pause = pause
+        self._work = {name: queue.SimpleQueue() for name in ("in", "out", *(("compute",) if computes else ()))}
         self._threads = [threading.Thread(target=self._serve, args=(q,), daemon=True) for q in self._work.values()]
         self.races = 0
         for thread in self._threads:
@@ -79,35 +80,44 @@ class ThreadStreams:
 
     def on_device(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         """[count]."""
+        self.after("in", self.mark("compute"))
         return torch.empty(count, dtype=dtype)
+
+    def submit(self, name: str, run: Callable[[], object]) -> None:
+        """Queues any work."""
+
+        def paused() -> None:
+            self._pause(name)
+            with torch.inference_mode():
+                run()
+
+        self._work[name].put(paused)
 
     def copy(self, name: str, target: torch.Tensor, source: torch.Tensor) -> None:
         """Queues a copy."""
-        expected = source.clone()
+        expected = source.clone() if name == "in" else None  # what goes out is still to be computed
 
         def run() -> None:
-            self._before_copy(name)
-            with torch.inference_mode():
-                target.copy_(source)
-            self.races += not torch.equal(target.view(torch.uint8), expected.view(torch.uint8))
+            target.copy_(source)
+            self.races += expected is not None and not torch.equal(target, expected)
 
-        self._work[name].put(run)
+        self.submit(name, run)
 
     def mark(self, name: str) -> threading.Event:
         """What is set once all that the queue holds by now is done."""
         event = threading.Event()
-        if name == "compute":
-            event.set()
-        else:
+        if name in self._work:
             self._work[name].put(event.set)
+        else:
+            event.set()
         return event
 
     def after(self, name: str, mark: threading.Event) -> None:
-        """Lets the queue wait; "compute" is the caller."""
-        if name == "compute":
-            mark.wait()
-        else:
+        """Lets the queue wait, or the caller for one that it is itself."""
+        if name in self._work:
             self._work[name].put(mark.wait)
+        else:
+            mark.wait()
 
     def wait(self, mark: threading.Event) -> None:
         """Waits."""
