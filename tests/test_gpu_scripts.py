@@ -12,7 +12,7 @@ import pytest
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 
 
-@pytest.mark.parametrize("name", ["attention", "encoder", "linear", "rowwise"])
+@pytest.mark.parametrize("name", ["attention", "encoder", "latency", "linear", "rowwise", "texts"])
 def test_a_benchmark_runs_and_writes_its_table(name, tmp_path):
     command = [sys.executable, BENCH / "gpu" / f"{name}.py", "--device", "cpu", "--out", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
