@@ -18,7 +18,7 @@ from timing import arguments, check, rows_of, write
 
 SIZES = (1, 2, 4, 8, 16)
 CALLS, ROUNDS = 40, 3  # each: so many calls of each, in turn
-GRAPHS = "sentcore, CUDA graphs"
+PLAIN, GRAPHS = "sentcore, no graphs", "sentcore, CUDA graphs"
 
 
 def calls_ms(run, sets: list[list[str]], calls: int) -> list[float]:
@@ -46,7 +46,7 @@ def main() -> None:
             sets = [pool[i : i + size] for i in range(0, len(pool) - size + 1, size)][:8]
             runs = {
                 f"{PEER}, {dtype}": lambda some: peer.encode(some, show_progress_bar=False),
-                "sentcore": plain.encode,
+                PLAIN: plain.encode,
                 GRAPHS: graphs.encode,
             }
             for _ in range(3):  # a graph of each size is captured by the second call
@@ -61,7 +61,7 @@ def main() -> None:
             )
             case = f"{shape}, {size} sentence{'s' if size > 1 else ''}"
             both = {name: found for name, found in times.items() if name != GRAPHS}
-            for name, some in (("sentcore", both), (GRAPHS, times)):
+            for name, some in ((PLAIN, both), (GRAPHS, times)):
                 p90 = {"p90_ms": quantile_90(times[name]), "peer_p90_ms": quantile_90(times[f"{PEER}, {dtype}"])}
                 rows += rows_of(f"latency of {name}, {dtype}", case, some, off, ours=name, **p90)
         if not graphs.graphs.counts["replayed"]:
