@@ -53,7 +53,7 @@ def bucket_of(tokens: int, sentences: int, max_seqlen: int, longest: int) -> Buc
 
 def _step(tokens: int) -> int:
     """Between a sixteenth and an eighth of `tokens` where there are many."""
-    return max(_LEAST_STEP, _power_of_2(tokens) // 8)
+    return max(_LEAST_STEP, _power_of_2(tokens) // 16)
 
 
 def _power_of_2(value: int) -> int:
