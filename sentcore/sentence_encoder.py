@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from sentcore.checkpoint.build import build_model
 from sentcore.checkpoint.load import load_checkpoint
@@ -34,7 +33,7 @@ from sentcore.outputs.specs import LinearSpec
 from sentcore.packed import PackedBatch
 from sentcore.pipeline import (
     Call,
-    GraphRunner,
+    HoldsGraphs,
     Progress,
     WorkerPool,
     as_workers,
@@ -49,7 +48,7 @@ from sentcore.pipeline import (
 from sentcore.word_cutters import WordCutter, word_cutter
 
 
-class SentenceEncoder(nn.Module):
+class SentenceEncoder(HoldsGraphs):
     """Sentences to features, with the weights and the semantics of a sentence-transformers folder.
 
     Args:
@@ -94,7 +93,7 @@ class SentenceEncoder(nn.Module):
         self.backend = pick_backend(backend)
         if batch_invariant:
             check_batch_invariant(chosen_device, chosen_dtype, backend)
-        self.graphs = GraphRunner() if check_cuda_graphs(cuda_graphs, chosen_device, backend) else None
+        self.use_graphs(check_cuda_graphs(cuda_graphs, chosen_device, backend))
         folder = resolve(model_name_or_path, revision=revision, local_files_only=local_files_only)
         checkpoint = self.checkpoint = with_pooling(load_checkpoint(folder), pooling)
         self._max_length = pick_max_length(max_length, checkpoint)

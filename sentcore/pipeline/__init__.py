@@ -4,7 +4,7 @@ import sentcore.pipeline.forks  # noqa: F401  # registers itself
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.batches import check_batch_tokens, checked_lists, run_batches, windows
 from sentcore.pipeline.call import Call
-from sentcore.pipeline.graphs import GraphRunner
+from sentcore.pipeline.graphs import HoldsGraphs
 from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.modes import evaluating
 from sentcore.pipeline.notes import note_memory
@@ -14,7 +14,7 @@ from sentcore.pipeline.workers import WorkerPool, as_workers, check_devices, win
 
 __all__ = [
     "Call",
-    "GraphRunner",
+    "HoldsGraphs",
     "Progress",
     "TokenBudget",
     "WorkerPool",

@@ -92,6 +92,12 @@ class GraphRunner:
         with self._lock:
             self._drop()
 
+    def drop_outdated(self) -> None:
+        """Lets go of graphs, and of the weights they read, where the model has changed."""
+        with self._lock:
+            if self._state is not None and not self._state.is_current():
+                self._drop()
+
     def _may_replay(self, device: torch.device) -> bool:
         return not (
             torch.is_grad_enabled()

@@ -100,6 +100,15 @@ def test_a_changed_model_is_captured_anew(encoder, change):
     assert (counts["captured"], len(encoder.graphs)) == (2, 1)
 
 
+def test_a_move_lets_go_of_the_old_weights_at_once(encoder):
+    warmed_up(encoder)
+    encoder.to("cpu").float()  # moves nothing
+    assert run(encoder)["dropped"] == 0
+    encoder.bfloat16()
+    assert encoder.graphs.counts["dropped"] == 1
+    assert encoder.graphs._state is None  # which holds them
+
+
 # ---- the encoder around it ----
 
 
