@@ -8,7 +8,14 @@ from pathlib import Path
 from build_support.errors import BuildError
 
 FILE = Path(__file__).resolve().parent.parent / "bench" / "results" / "kernel_choices.json"
-CHOICES = ("linear", "linear_input_gradient", "linear_weight_gradient", "attention", "fp8_linear", "linear_add_layer_norm")
+CHOICES = (
+    "linear",
+    "linear_input_gradient",
+    "linear_weight_gradient",
+    "attention",
+    "fp8_linear",
+    "linear_add_layer_norm",
+)
 DTYPES = ("bfloat16", "float16")
 
 

@@ -156,7 +156,7 @@ def _why_no_fp8_on(index: int) -> str | None:
 
 
 def why_plain_on(device: torch.device) -> str | None:
-    """The same of a CUDA device."""
+    """Why a CUDA device runs none of the compiled kernels, or None when it does."""
     return _why_plain_on(torch.cuda.current_device() if device.index is None else device.index)
 
 

@@ -130,6 +130,43 @@ def check_batch_invariant(device: torch.device, dtype: torch.dtype, backend: str
     )
 
 
+def check_cuda_graphs(cuda_graphs: bool, device: torch.device, backend: str) -> bool:
+    """`cuda_graphs` itself when passes on `device` can be captured.
+
+    Raises:
+        ArgumentTypeError: it is no bool.
+        ArgumentValueError: on a CPU, or in plain PyTorch, which reads lengths on the host.
+        BackendError: the compiled kernels do not run on this GPU.
+    """
+    if not isinstance(cuda_graphs, bool):
+        raise ArgumentTypeError(
+            f"cuda_graphs is {cuda_graphs!r} of type {type(cuda_graphs).__name__}; accepted: True or False"
+        )
+    if not cuda_graphs:
+        return False
+    if device.type != "cuda":
+        raise ArgumentValueError(
+            f"cuda_graphs is True on {device}; accepted there: False. Graphs are recorded by CUDA: use device='cuda'"
+        )
+    if backend == "reference":
+        raise ArgumentValueError(
+            "cuda_graphs is True with backend 'reference', which reads lengths on the host; accepted there: False. Use "
+            "backend='auto'"
+        )
+    reason = why_plain_on(device)
+    if reason is not None:
+        raise BackendError(f"cuda_graphs is True, which needs the compiled kernels on {device}, but {reason}")
+    return True
+
+
+def check_move(encoder, device: str | torch.device) -> torch.device:
+    """`device` as an encoder can be moved there: int8, fp8, float16 and CUDA graphs do not run everywhere."""
+    chosen = pick_device(device)
+    pick_dtype(encoder.dtype, chosen, encoder.backend)
+    check_cuda_graphs(encoder.graphs is not None, chosen, encoder.backend)
+    return chosen
+
+
 def pick_max_length(max_length: int | None, checkpoint: Checkpoint | CrossEncoderCheckpoint) -> int:
     """Tokens a text is cut at: the one asked for, or the folder's."""
     if max_length is None:

@@ -102,6 +102,12 @@ class PackedBatch:
             max_seqlen=max(lengths, default=0),
         )
 
+    @classmethod
+    def from_flat(cls, flat: torch.Tensor, tokens: int, sentences: int, max_seqlen: int) -> PackedBatch:
+        """A batch of T tokens and B sentences that lies in one piece, `flat` [flat_words(T, B) or more] int64."""
+        rows, cu_seqlens = flat_parts(flat, tokens, sentences)
+        return cls(rows[0], rows[1], rows[2], cu_seqlens, max_seqlen)
+
     @property
     def num_tokens(self) -> int:
         """T."""
@@ -121,6 +127,18 @@ class PackedBatch:
             cu_seqlens=self.cu_seqlens.to(device, non_blocking=non_blocking),
             max_seqlen=self.max_seqlen,
         )
+
+
+def flat_words(tokens: int, sentences: int) -> int:
+    """int64 words of a batch in one piece: three of a token, and the B + 1 bounds of sentences, two a word."""
+    return 3 * tokens + (sentences + 2) // 2
+
+
+def flat_parts(flat: torch.Tensor, tokens: int, sentences: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(token_ids, position_ids and token_type_ids [3, T] int64, cu_seqlens [B+1] int32) as they lie in `flat`."""
+    ids = 3 * tokens
+    bounds = flat[ids : flat_words(tokens, sentences)].view(torch.int32)
+    return flat[:ids].view(3, tokens), bounds[: sentences + 1]
 
 
 def _positions(row: torch.Tensor, uncounted_id: int | None) -> torch.Tensor:

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from sentcore.checkpoint.build import build_model
-from sentcore.checkpoint.load import Checkpoint, load_checkpoint
+from sentcore.checkpoint.load import load_checkpoint
 from sentcore.checkpoint.pooling import with_pooling
 from sentcore.checkpoint.resolve import resolve
 from sentcore.checkpoint.save import refuse_rounded, save_checkpoint
 from sentcore.encode_options import (
     EncodeOptions,
     check_batch_invariant,
+    check_cuda_graphs,
     check_has,
+    check_move,
     pick_backend,
     pick_device,
     pick_dtype,
@@ -32,6 +33,7 @@ from sentcore.outputs.specs import LinearSpec
 from sentcore.packed import PackedBatch
 from sentcore.pipeline import (
     Call,
+    HoldsGraphs,
     Progress,
     WorkerPool,
     as_workers,
@@ -40,13 +42,13 @@ from sentcore.pipeline import (
     checked_lists,
     hand_over,
     progress_bar,
-    window_size,
+    window_sizes,
     windows,
 )
 from sentcore.word_cutters import WordCutter, word_cutter
 
 
-class SentenceEncoder(nn.Module):
+class SentenceEncoder(HoldsGraphs):
     """Sentences to features, with the weights and the semantics of a sentence-transformers folder.
 
     Args:
@@ -59,14 +61,14 @@ class SentenceEncoder(nn.Module):
             with backend="reference" alone, to compare. LayerNorm, softmax and pooling are computed in float32 always.
         backend: "auto", "native" (an error where the compiled kernels are absent) or "reference" (plain PyTorch).
         max_length: tokens a text is cut at; None takes the folder's.
-        batch_invariant: True guarantees that a sentence's feature has the same bits alone, in any batch, in any order and on any
-            number of threads, or refuses where that does not hold. It costs nothing: where it is accepted the path is the
-            usual one. CPUs and NVIDIA GPUs with compiled kernels; on a GPU it follows from how the kernels add, which emulation
-            shows, and was not yet tried on one.
+        batch_invariant: True guarantees a sentence the same bits alone, in any batch or order and on any number of threads,
+            or refuses where that does not hold, at no cost: on CPUs and NVIDIA GPUs with compiled kernels (on a GPU not yet tried).
         revision: branch, tag or commit of a hub id.
         local_files_only: never ask the hub.
         pooling: modes instead of the folder's: sentence-transformers' six, "first_last_avg" or "avg_top2"; several are concatenated.
         words: "jieba" (extra `[chinese]`) or a callable that cuts CJK text into words, for vocabularies that hold words.
+        cuda_graphs: True replays captured CUDA graphs for batches of up to 32 sentences and 2,047 tokens, whose launches take
+            longer than their work; on GPUs with compiled kernels. Not yet run on a GPU.
 
     Raises:
         SentcoreError: one of its kinds, with the file or argument, the value found, what is accepted and the remedy.
@@ -84,6 +86,7 @@ class SentenceEncoder(nn.Module):
         local_files_only: bool = False,
         pooling: str | Sequence[str] | None = None,
         words: str | WordCutter | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
         chosen_device = pick_device(device)
@@ -91,9 +94,9 @@ class SentenceEncoder(nn.Module):
         self.backend = pick_backend(backend)
         if batch_invariant:
             check_batch_invariant(chosen_device, chosen_dtype, backend)
+        self.use_graphs(check_cuda_graphs(cuda_graphs, chosen_device, backend))
         folder = resolve(model_name_or_path, revision=revision, local_files_only=local_files_only)
-        checkpoint = with_pooling(load_checkpoint(folder), pooling)
-        self.checkpoint: Checkpoint = checkpoint
+        checkpoint = self.checkpoint = with_pooling(load_checkpoint(folder), pooling)
         self._max_length = pick_max_length(max_length, checkpoint)
         self.tokenizer = Tokenizer.from_folder(
             *(checkpoint.tokenizer_folder, self._max_length, checkpoint.do_lower_case, word_cutter(words)),
@@ -109,11 +112,11 @@ class SentenceEncoder(nn.Module):
         checkpoint.state_dict.clear()  # the model holds the weights now, perhaps in another dtype
         self.eval()
 
-    # ---- in a training loop ---------------------------------------------------------------------------------------
-
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """[B, E] sentence features of a packed batch, differentiable in training; an error for a model without pooling."""
         check_has(self.model, "sentence_embedding")
+        if self.graphs is not None:
+            return self.graphs(self.model, batch, every_row=True)
         return self.model(batch).sentence_embedding
 
     @property
@@ -199,15 +202,14 @@ class SentenceEncoder(nn.Module):
             *(truncate_dim, chunk, chunk_overlap, ranges),
         )
         if device is not None:
-            pick_dtype(self.dtype, pick_device(device), self.backend)  # int8, fp8, float16 do not run everywhere
-            self.to(device)
+            self.to(check_move(self, device))
         budget = check_batch_tokens(batch_tokens, self.device, self.model.encoder.config)
         with (
             as_workers(devices, options.wanted, self.start_workers) as workers,
             progress_bar(len(texts), show_progress_bar) as bar,
         ):
             call = Call(self, options, budget, bar.advance)
-            parts = list(call.run(windows(texts, window_size(len(texts), workers)), workers))
+            parts = list(call.run(windows(texts, *window_sizes(len(texts), workers, self.device)), workers))
         call.warn()
         target = self.device if convert_to_tensor else "numpy" if convert_to_numpy else "list"
         results = {}
@@ -282,9 +284,7 @@ class SentenceEncoder(nn.Module):
         Args:
             devices: of each process: ["cuda:0", "cuda:1"], ["cpu"] * 4, ...
         """
-        return WorkerPool(self, [pick_device(device) for device in check_devices(devices)])
-
-    # ---- beside encode --------------------------------------------------------------------------------------------
+        return WorkerPool(self, [check_move(self, device) for device in check_devices(devices)])
 
     def similarity(self, a, b) -> torch.Tensor:
         """[A, B] float32 by the model's similarity_fn_name; higher is more alike."""

@@ -15,7 +15,8 @@ A_CALL, A_LEASE = 540, 800  # seconds
 
 
 @pytest.mark.parametrize(
-    "name", ["attention", "batch_invariance", "encoder", "linear", "rowwise", "sm_90a", "training"]
+    "name",
+    ["attention", "batch_invariance", "encoder", "latency", "linear", "rowwise", "sm_90a", "texts", "training"],
 )
 def test_a_benchmark_runs_and_writes_its_table(name, tmp_path):
     command = [sys.executable, BENCH / "gpu" / f"{name}.py", "--device", "cpu", "--out", tmp_path]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from sentcore._extension import extension
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
-from sentcore.packed import PackedBatch, TokenizedTexts
+from sentcore.packed import PackedBatch, TokenizedTexts, flat_parts, flat_words
 
 MAX_TOKENS = 2**31 - 1  # cu_seqlens is int32
 
@@ -40,35 +42,56 @@ def pack_batch_numpy(
     return _pack(tokens, indices, torch.device(device), None, uncounted_id)
 
 
+def pack_flat(
+    tokens: TokenizedTexts,
+    indices: np.ndarray,
+    room: Callable[[int], torch.Tensor],
+    uncounted_id: int | None = None,
+) -> PackedBatch:
+    """`pack_batch` into one piece of memory on the host, so that it goes to a device in one copy.
+
+    Args:
+        room: asked once for at least so many int64 words, [words] on the CPU; `PackedBatch.from_flat` reads their copy.
+    """
+    return _pack_flat(tokens, indices, room, extension(), uncounted_id)
+
+
 def _pack(
     tokens: TokenizedTexts, indices: np.ndarray, device: torch.device, native, uncounted_id: int | None
+) -> PackedBatch:
+    # Page-locked memory lets the copy to the GPU run beside the host; torch keeps it until that copy is done.
+    pinned = device.type == "cuda"
+    pieces = []
+
+    def room(words: int) -> torch.Tensor:
+        pieces.append(torch.empty(words, dtype=torch.int64, pin_memory=pinned))
+        return pieces[0]
+
+    batch = _pack_flat(tokens, indices, room, native, uncounted_id)
+    if device.type == "cpu":
+        return batch
+    flat = pieces[0].to(device, non_blocking=pinned)
+    return PackedBatch.from_flat(flat, batch.num_tokens, batch.num_sentences, batch.max_seqlen)
+
+
+def _pack_flat(
+    tokens: TokenizedTexts, indices: np.ndarray, room: Callable[[int], torch.Tensor], native, uncounted_id: int | None
 ) -> PackedBatch:
     _check_arguments(tokens, indices)
     begins, ends = tokens.offsets[indices], tokens.offsets[indices + 1]
     total = int((ends - begins).sum())
     _check_selection(tokens, indices, begins, ends, total)
-
-    # Page-locked memory lets the copy to the GPU run beside the host; torch keeps it until that copy is done. The
-    # three rows travel as one.
-    pinned = device.type == "cuda"
-    rows = torch.empty((3, total), dtype=torch.int64, pin_memory=pinned)
-    cu_seqlens = torch.empty(len(indices) + 1, dtype=torch.int32, pin_memory=pinned)
+    flat = room(flat_words(total, len(indices)))
+    rows, cu_seqlens = (part.numpy() for part in flat_parts(flat, total, len(indices)))
     if native is not None:
         arrays = (tokens.token_ids, tokens.offsets, tokens.token_type_ids, indices)
         arrays = tuple(a if a is None else np.ascontiguousarray(a) for a in arrays)
-        max_seqlen = native.pack_batch(*arrays, rows.numpy(), cu_seqlens.numpy())
+        max_seqlen = native.pack_batch(*arrays, rows, cu_seqlens)
     else:
-        max_seqlen = _fill(tokens, begins, ends, rows.numpy(), cu_seqlens.numpy())
+        max_seqlen = _fill(tokens, begins, ends, rows, cu_seqlens)
     if uncounted_id is not None:
-        _leave_uncounted(rows.numpy(), cu_seqlens.numpy(), uncounted_id)
-    rows = rows.to(device, non_blocking=pinned)
-    return PackedBatch(
-        token_ids=rows[0],
-        position_ids=rows[1],
-        token_type_ids=rows[2],
-        cu_seqlens=cu_seqlens.to(device, non_blocking=pinned),
-        max_seqlen=max_seqlen,
-    )
+        _leave_uncounted(rows, cu_seqlens, uncounted_id)
+    return PackedBatch.from_flat(flat, total, len(indices), max_seqlen)
 
 
 def _leave_uncounted(rows: np.ndarray, cu_seqlens: np.ndarray, uncounted_id: int) -> None:

@@ -55,6 +55,7 @@ class PositionSchemes(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self._slopes: torch.Tensor | None = None
         self.relative_attention_bias = None
         if config.relative_attention_num_buckets:
             self.relative_attention_bias = nn.Embedding(
@@ -68,7 +69,7 @@ class PositionSchemes(nn.Module):
         full = Positions(
             rotary=self._angles(batch, config.rope_theta) if kind == "rotary" else None,
             bias=None if self.relative_attention_bias is None else self._bias(batch.max_seqlen),
-            alibi_slopes=alibi_slopes(config.num_attention_heads, batch.token_ids.device) if kind == "alibi" else None,
+            alibi_slopes=self._alibi_slopes(batch.token_ids.device) if kind == "alibi" else None,
         )
         if config.layer_types is None or "sliding" not in config.layer_types:
             return {False: full}
@@ -76,6 +77,15 @@ class PositionSchemes(nn.Module):
         if kind == "rotary" and config.local_rope_theta not in (None, config.rope_theta):
             local = local._replace(rotary=self._angles(batch, config.local_rope_theta))
         return {False: full, True: local}
+
+    def _alibi_slopes(self, device: torch.device) -> torch.Tensor:
+        """[N] float32, brought to a device once: a copy from the host in every pass would wait for the device."""
+        if torch.compiler.is_compiling():
+            return alibi_slopes(self.config.num_attention_heads, device)
+        if self._slopes is None or self._slopes.device != device:
+            with torch.inference_mode(False):  # autograd may save it
+                self._slopes = alibi_slopes(self.config.num_attention_heads, device)
+        return self._slopes
 
     def _angles(self, batch: PackedBatch, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin of position * frequency, each [T, D/2] float32 (Su et al. 2021, section 3.2.2)."""

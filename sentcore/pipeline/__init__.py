@@ -4,15 +4,17 @@ import sentcore.pipeline.forks  # noqa: F401  # registers itself
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.batches import check_batch_tokens, checked_lists, run_batches, windows
 from sentcore.pipeline.call import Call
+from sentcore.pipeline.graphs import HoldsGraphs
 from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.modes import evaluating
 from sentcore.pipeline.notes import note_memory
 from sentcore.pipeline.progress import Progress, progress_bar
 from sentcore.pipeline.results import hand_over, report_non_finite
-from sentcore.pipeline.workers import WorkerPool, as_workers, check_devices, window_size
+from sentcore.pipeline.workers import WorkerPool, as_workers, check_devices, window_sizes
 
 __all__ = [
     "Call",
+    "HoldsGraphs",
     "Progress",
     "TokenBudget",
     "WorkerPool",
@@ -27,6 +29,6 @@ __all__ = [
     "progress_bar",
     "report_non_finite",
     "run_batches",
-    "window_size",
+    "window_sizes",
     "windows",
 ]

@@ -21,6 +21,7 @@ from sentcore.pipeline.memory import FREED, TokenBudget, free_cached, is_out_of_
 Result = TypeVar("Result")
 
 WINDOW = 32_768  # texts tokenized at once; what is held of a corpus beside its results
+FIRST_WINDOW = 1024  # of these for a GPU, which would wait for all of a large first one
 CPU_BATCH_TOKENS = (4096, 16_384)  # fewest and most; between them what computes CPU_BATCH_WORK
 CPU_BATCH_WORK = 2**37  # multiply-adds of the linear layers: half a second to a few, so that progress is seen
 
@@ -51,11 +52,21 @@ def check_batch_tokens(batch_tokens: int | None, device: torch.device, config: E
     return batch_tokens
 
 
-def windows(texts: Iterable[str], size: int = WINDOW) -> Iterator[list[str]]:
-    """Lists of at most `size` consecutive texts."""
+def windows(texts: Iterable[str], size: int = WINDOW, first: int | None = None) -> Iterator[list[str]]:
+    """Lists of at most `size` consecutive texts; with `first` that many, then twice as many at a time until it is `size`."""
     iterator = iter(texts)
-    while window := list(islice(iterator, size)):
+    now = size if first is None else min(first, size)
+    while window := list(islice(iterator, now)):
         yield window
+        now = min(size, 2 * now)
+
+
+def first_window(device: torch.device) -> int | None:
+    """Texts in the first window of many: few on a GPU, which has nothing to do before they are tokenized.
+
+    On a CPU the tokenizer takes the cores that would compute, so nothing is won by it there.
+    """
+    return FIRST_WINDOW if device.type == "cuda" else None
 
 
 def checked_lists(lists: Iterable[list[str]]) -> Iterator[list[str]]:

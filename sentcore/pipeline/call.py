@@ -13,6 +13,7 @@ from sentcore.packed import TokenizedTexts
 from sentcore.pipeline.ahead import one_ahead
 from sentcore.pipeline.chunks import encode_chunked
 from sentcore.pipeline.ending import at_work
+from sentcore.pipeline.lane import lane_to
 from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.modes import evaluating
 from sentcore.pipeline.notes import Notes
@@ -40,6 +41,7 @@ class Call:
         self._form = options.row_form(encoder.device)
         self._budget = TokenBudget(batch_tokens)
         self._told = advance
+        self._lane = lane_to(encoder.device)
 
     def run(self, windows: Iterable[list[str]], workers=None) -> Iterator[WindowOutputs]:
         """The outputs of each window, in order; `workers`, a WorkerPool, computes several at once."""
@@ -86,8 +88,11 @@ class Call:
 
         def run(some: TokenizedTexts, finish, told) -> WindowOutputs:
             prompt_length = options.prompt_length(encoder)
-            given = (wanted, finish, self._budget, encoder.device, prompt_length, told)
-            return run_window(model, some, *given, self._form if wanted == (_ROWS,) else None)
+            # The copy of the model that `_retry` makes is used once: no graph of it would be used again.
+            graphs = encoder.graphs if model is encoder.model else None
+            form = self._form if wanted == (_ROWS,) else None
+            where = (self._budget, encoder.device, prompt_length)
+            return run_window(model, some, wanted, finish, *where, told, form, graphs, self._lane)
 
         if isinstance(tokens, ChunkedTexts):
             return encode_chunked(tokens, options.chunking.mode, options.ends_normalized, run, options.finish, advance)

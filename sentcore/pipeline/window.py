@@ -13,6 +13,9 @@ from sentcore.model import Features, SentenceModel
 from sentcore.outputs import RowForm
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline.batches import run_batches
+from sentcore.pipeline.graphs import GraphRunner
+from sentcore.pipeline.in_flight import run_in_flight
+from sentcore.pipeline.lane import Lane
 from sentcore.pipeline.memory import TokenBudget
 from sentcore.pipeline.results import items_of
 
@@ -30,6 +33,8 @@ def run_window(
     prompt_length: int,
     advance: Callable[[int, int], None],
     form: RowForm | None = None,
+    graphs: GraphRunner | None = None,
+    lane: Lane | None = None,
 ) -> WindowOutputs:
     """The outputs of every text, all from one pass of the encoder over each batch.
 
@@ -42,15 +47,21 @@ def run_window(
         prompt_length: tokens that a pooling without prompts leaves out.
         advance: told the sentences and tokens of every batch that is done.
         form: what is made of sentence features on the device, instead of `finish`; `opened` reads these rows.
+        graphs: replays what it has captured of sentence features; None computes all as always.
+        lane: the way to a device that computes beside the host; for sentence features of more than one batch.
     """
     run = partial(model, prompt_length=prompt_length, sparse="sparse" in wanted, colbert="colbert" in wanted)
-    none_empty = tokens.lengths.min(initial=1) > 0
-    if wanted == ("sentence_embedding",) and none_empty:
-        run = partial(_sentence_features, model, prompt_length)
+    if wanted == ("sentence_embedding",):
+        none_empty = bool(tokens.lengths.min(initial=1) > 0)
+        rows = _rows(model, prompt_length, none_empty, finish, form, graphs)
+        if lane is not None and int(tokens.offsets[-1] - tokens.offsets[0]) > budget.now:
+            return _run_lane(lane, tokens, rows, budget, model, advance)
+    else:
+        rows = None
 
     def compute(batch: PackedBatch) -> dict[str | None, torch.Tensor | list]:
-        if form is not None:
-            return {"sentence_embedding": model.finished_rows(batch, form, prompt_length, none_empty=none_empty).cpu()}
+        if rows is not None:
+            return {"sentence_embedding": rows(batch).cpu()}
         # All that takes memory of a batch, so that a batch that does not fit has left nothing behind.
         features = run(batch)
         return {
@@ -66,18 +77,56 @@ def run_window(
         for indices, batch, found in run_batches(tokens, budget, device, compute, uncounted_id):
             for name, part in found.items():
                 if name == "sentence_embedding":
-                    if name not in out:
-                        out[name] = torch.empty((len(tokens), part.shape[1]), dtype=part.dtype)
-                    out[name][torch.from_numpy(indices)] = part
+                    _put(out, name, len(tokens), indices, part)
                 else:
                     _place(out.setdefault(name, [None] * len(tokens)), indices, part)
             advance(len(indices), batch.num_tokens)
-    # Outside inference mode a copy is a tensor that autograd may take.
-    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in out.items()}
+    return out
 
 
-def _sentence_features(model: SentenceModel, prompt_length: int, batch: PackedBatch) -> Features:
-    return Features(None, model.sentence_embedding(batch, prompt_length))
+def _run_lane(
+    lane: Lane,
+    tokens: TokenizedTexts,
+    compute: Callable[[PackedBatch], torch.Tensor],
+    budget: TokenBudget,
+    model: SentenceModel,
+    advance: Callable[[int, int], None],
+) -> WindowOutputs:
+    out: WindowOutputs = {}
+    with torch.inference_mode():
+        for indices, count, part in run_in_flight(tokens, budget, lane, compute, model.encoder.config.uncounted_id):
+            _put(out, "sentence_embedding", len(tokens), indices, part)
+            advance(len(indices), count)
+    return out
+
+
+def _rows(
+    model: SentenceModel,
+    prompt_length: int,
+    none_empty: bool,
+    finish: Callable[[torch.Tensor], torch.Tensor],
+    form: RowForm | None,
+    graphs: GraphRunner | None,
+) -> Callable[[PackedBatch], torch.Tensor]:
+    """batch -> [b, E'] on the device; sentences without tokens need every row of the encoder to be computed."""
+    if form is not None and graphs is None:
+        return partial(model.finished_rows, form=form, prompt_length=prompt_length, none_empty=none_empty)
+    if graphs is not None:
+        embed = partial(graphs, model, prompt_length=prompt_length, every_row=not none_empty)
+    elif none_empty:
+        embed = partial(model.sentence_embedding, prompt_length=prompt_length)
+    else:
+        embed = lambda batch: model(batch, prompt_length).sentence_embedding  # noqa: E731
+    if form is not None:
+        return lambda batch: form.of_features(embed(batch))
+    return lambda batch: finish(embed(batch)).float()
+
+
+def _put(out: WindowOutputs, name: str, texts: int, indices: np.ndarray, part: torch.Tensor) -> None:
+    if name not in out:
+        with torch.inference_mode(False):  # a tensor that autograd may take, outside
+            out[name] = torch.empty((texts, part.shape[1]), dtype=part.dtype)
+    out[name][torch.from_numpy(indices)] = part
 
 
 def _items(name: str | None, batch: PackedBatch, features: Features, finish: Callable) -> Iterator:

@@ -15,7 +15,7 @@ from typing import IO
 import torch
 
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, WorkerError
-from sentcore.pipeline.batches import WINDOW
+from sentcore.pipeline.batches import WINDOW, first_window
 from sentcore.pipeline.notes import Notes
 from sentcore.pipeline.worker_process import WorkerProcess
 
@@ -49,9 +49,11 @@ def as_workers(
     return nullcontext(devices) if isinstance(devices, WorkerPool) else start(devices)
 
 
-def window_size(texts: int, workers: WorkerPool | None) -> int:
-    """Texts in a window of `encode`: smaller ones for several workers, so that all of them have work to the end."""
-    return WINDOW if workers is None else min(WINDOW, max(1, -(-texts // (4 * len(workers)))))
+def window_sizes(texts: int, workers: WorkerPool | None, device: torch.device) -> tuple[int, int | None]:
+    """Texts in a window of `encode` and in the first one: smaller ones for several workers, so that all have work to the end."""
+    if workers is None:
+        return WINDOW, first_window(device)
+    return min(WINDOW, max(1, -(-texts // (4 * len(workers))))), None
 
 
 class WorkerPool:
