@@ -12,10 +12,11 @@ from torch import nn
 from sentcore.checkpoint.activations import Activation, activation_name, default_activation
 from sentcore.checkpoint.build import build_classifier
 from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint, load_cross_encoder
+from sentcore.checkpoint.max_length import pick_max_length
 from sentcore.checkpoint.resolve import resolve
 from sentcore.checkpoint.save import refuse_rounded
 from sentcore.checkpoint.save_cross_encoder import save_cross_encoder
-from sentcore.encode_options import pick_backend, pick_device, pick_dtype, pick_max_length
+from sentcore.encode_options import pick_backend, pick_device, pick_dtype
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
 from sentcore.inputs.pairs import check_documents, check_pairs
 from sentcore.inputs.tokenizer import Tokenizer

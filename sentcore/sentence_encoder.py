@@ -10,6 +10,7 @@ import torch
 
 from sentcore.checkpoint.build import build_model
 from sentcore.checkpoint.load import load_checkpoint
+from sentcore.checkpoint.max_length import pick_max_length
 from sentcore.checkpoint.pooling import with_pooling
 from sentcore.checkpoint.resolve import resolve
 from sentcore.checkpoint.save import refuse_rounded, save_checkpoint
@@ -22,7 +23,6 @@ from sentcore.encode_options import (
     pick_backend,
     pick_device,
     pick_dtype,
-    pick_max_length,
 )
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer

@@ -103,7 +103,7 @@ def test_all_stages_take_two_calls_that_fit_a_short_lease():
 
 
 def test_every_benchmark_is_a_stage():
-    helpers = {"timing", "targets", "verdict"}
+    helpers = {"timing", "targets", "verdict", "choose", "sentence_models"}
     assert {path.stem for path in (BENCH / "gpu").glob("*.py")} - helpers <= set(
         seconds(plan("--only", "bench").stdout)
     )

@@ -113,10 +113,13 @@ def _rows(
         return partial(model.finished_rows, form=form, prompt_length=prompt_length, none_empty=none_empty)
     if graphs is not None:
         embed = partial(graphs, model, prompt_length=prompt_length, every_row=not none_empty)
-    elif none_empty:
-        embed = partial(model.sentence_embedding, prompt_length=prompt_length)
     else:
-        embed = lambda batch: model(batch, prompt_length).sentence_embedding  # noqa: E731
+
+        def embed(batch: PackedBatch) -> torch.Tensor:
+            if none_empty:
+                return model.sentence_embedding(batch, prompt_length)
+            return model(batch, prompt_length).sentence_embedding
+
     if form is not None:
         return lambda batch: form.of_features(embed(batch))
     return lambda batch: finish(embed(batch)).float()
