@@ -13,9 +13,10 @@ ATTENTION = "ops/varlen_attention/varlen_attention_forward_sm90a.cu"
 NORM = "ops/linear_add_layer_norm/linear_add_layer_norm_sm90a.cu"
 # A file of this folder with a test of it, and which of its cases.
 PRODUCTS = ("test_sm90a.py::test_products_of_many_tiles", "dtype0")
-ROTATED = ("test_sm90a.py::test_three_weights_in_tiles_that_lie_across_them", "dtype0")
+ORDERS = ("test_sm90a.py", "order_of_threads")
 SENTENCES = ("test_sm90a.py::test_attention_of_every_length", "dtype0 and 64 and (lengths6 or lengths7)")
 NAN = ("test_sm90a.py::test_a_sentence_with_nan_leaves_its_neighbours_alone", "64")
+NORM_ORDERS = ("test_linear_add_layer_norm.py", "order_of_threads")
 ROWS = ("test_linear_add_layer_norm.py::test_every_size", "dtype0")
 # name -> file of csrc, the statement that is left out, the tests that must see it
 FAULTS = {
@@ -25,7 +26,7 @@ FAULTS = {
     "turns": (
         PRODUCT, "if (round > 0) ptx::barrier_wait(&order[group], static_cast<unsigned>((round - 1) / 2) & 1u);", PRODUCTS,
     ),
-    "biases": (PRODUCT, "if (kEnd == End::rotated) ptx::named_barrier(1 + group, kWarpgroup);", ROTATED),
+    "biases": (PRODUCT, "if (kEnd == End::rotated) ptx::named_barrier(1 + group, kWarpgroup);", ORDERS),
     "boxes-read": (TILE, "if (starts_) ptx::store_wait_read<1>();", PRODUCTS),
     "boxes-free": (TILE, "ptx::named_barrier(barrier_, kWarpgroup);  // the copies that read these boxes are done", PRODUCTS),
     "boxes-full": (TILE, "ptx::named_barrier(barrier_, kWarpgroup);  // the boxes are full", PRODUCTS),
@@ -42,7 +43,7 @@ FAULTS = {
     ),
     "outputs-there": (ATTENTION, "ptx::named_barrier(1 + group, kWarpgroup);  // the outputs are there", SENTENCES),
     "norm-products-done": (NORM, "ptx::product_wait<1>();", ROWS),
-    "norm-columns": (NORM, "ptx::named_barrier(kBothGroups, kGroups * kWarpgroup);", ROWS),
+    "norm-columns": (NORM, "ptx::named_barrier(kBothGroups, kGroups * kWarpgroup);", NORM_ORDERS),
     "norm-box-read": (NORM, "if (thread == 0) ptx::store_wait_read<0>();", ROWS),
 }  # fmt: skip
 # What says that a fault was seen: a wrong result, or the emulated GPU's own word.

@@ -13,6 +13,7 @@ from kernels.test_linear import backward, draw, forward
 from kernels.test_linear import check as check_linear
 from kernels.test_qkv_projection import check as check_qkv
 from kernels.test_qkv_projection import draw as draw_qkv
+from kernels.test_qkv_projection import run as run_qkv
 from kernels.test_varlen_attention import Case, check_backward, check_forward
 
 BFLOAT16, FLOAT16 = torch.bfloat16, torch.float16
@@ -136,10 +137,11 @@ def test_a_row_does_not_depend_on_the_batch(ops):
 
 def test_the_order_of_threads_changes_no_bit(ops, monkeypatch):
     case, t = Case(BFLOAT16, [300, 5], heads=3, size=64), draw(260, 200, 136, BFLOAT16, "geglu")
+    turned = draw_qkv(140, 72, 4, 16, BFLOAT16)
 
     def everything():
         out, pre = forward(ops, t, "geglu")
-        return (*case.forward(ops), out, pre, *backward(ops, t, pre, "geglu"))
+        return (*case.forward(ops), out, pre, *backward(ops, t, pre, "geglu"), *run_qkv(ops, turned, rotary=True))
 
     first = everything()
     for seed in range(1, 6):
