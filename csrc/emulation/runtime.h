@@ -6,7 +6,7 @@
 // running ahead. With shared memory poisoned at the start of each block, a missing barrier shows as a wrong result
 // under some seed.
 //
-// What the copy engine does (see hopper.h) happens at any later turn, in half of the blocks only when every thread
+// What the copy engine does (see sm90a.h) happens at any later turn, in half of the blocks only when every thread
 // waits.
 //
 // Stricter than a GPU: every thread of a block must reach the same barrier, at the same place in the source, and every

@@ -8,7 +8,7 @@ import pytest
 from kernels import emulated
 
 VARIABLE = "SENTCORE_PLANTED"
-PRODUCT, TILE = "common/gemm/hopper_multiply.cuh", "common/gemm/hopper_tile.cuh"
+PRODUCT, TILE = "common/gemm/sm90a_multiply.cuh", "common/gemm/sm90a_tile.cuh"
 ATTENTION = "ops/varlen_attention/varlen_attention_forward_sm90a.cu"
 NORM = "ops/linear_add_layer_norm/linear_add_layer_norm_sm90a.cu"
 # A file of this folder with a test of it, and which of its cases.
@@ -16,7 +16,6 @@ PRODUCTS = ("test_sm90a.py::test_products_of_many_tiles", "dtype0")
 ORDERS = ("test_sm90a.py", "order_of_threads")
 SENTENCES = ("test_sm90a.py::test_attention_of_every_length", "dtype0 and 64 and (lengths6 or lengths7)")
 NAN = ("test_sm90a.py::test_a_sentence_with_nan_leaves_its_neighbours_alone", "64")
-NORM_ORDERS = ("test_linear_add_layer_norm.py", "order_of_threads")
 ROWS = ("test_linear_add_layer_norm.py::test_every_size", "dtype0")
 # name -> file of csrc, the statement that is left out, the tests that must see it
 FAULTS = {
@@ -43,7 +42,6 @@ FAULTS = {
     ),
     "outputs-there": (ATTENTION, "ptx::named_barrier(1 + group, kWarpgroup);  // the outputs are there", SENTENCES),
     "norm-products-done": (NORM, "ptx::product_wait<1>();", ROWS),
-    "norm-columns": (NORM, "ptx::named_barrier(kBothGroups, kGroups * kWarpgroup);", NORM_ORDERS),
     "norm-box-read": (NORM, "if (thread == 0) ptx::store_wait_read<0>();", ROWS),
 }  # fmt: skip
 # What says that a fault was seen: a wrong result, or the emulated GPU's own word.
@@ -55,7 +53,7 @@ def library():
     if reason := emulated.why_not():
         pytest.skip(reason)
     planted = (
-        "emulation/hopper.h",
+        "emulation/sm90a.h",
         "#define __grid_constant__\n",
         "#define __grid_constant__\n#include <cstdlib>\n"
         "inline bool planted(const char* name) {\n"
@@ -74,7 +72,7 @@ def library():
         "varlen_attention",
         "linear_add_layer_norm",
         "choices",
-        "hopper",
+        "sm90a",
     )
     return emulated.build("sm90a-faults", emulated.mutated("sm90a-faults", changes), kernels=False, rooms=rooms)
 

@@ -26,7 +26,7 @@ bool tensor_cores_take(const Gemm& args) {
 
 // Of what the tensor cores take, what sm_90a's kernel does: its boxes are 64 rows high, and may not lie across two
 // parts.
-bool hopper_takes(const Gemm& args) {
+bool sm90a_takes(const Gemm& args) {
   const Epilogue& epilogue = args.epilogue;
   if (args.rows < 1 || args.depth < 1 || args.a.part[1] != nullptr) return false;
   if (args.b.part[1] != nullptr && args.b.rows_of_part % 64 != 0) return false;
@@ -36,7 +36,7 @@ bool hopper_takes(const Gemm& args) {
   return epilogue.cos == nullptr || (heads && epilogue.rotary_columns % 64 == 0);
 }
 
-bool hopper_is_chosen(const Gemm& args) {
+bool sm90a_is_chosen(const Gemm& args) {
   if (args.a_by_column) return takes_sm90a(Choice::linear_weight_gradient, args.dtype, args.rows, args.columns);
   const Choice choice = args.b_by_column ? Choice::linear : Choice::linear_input_gradient;
   return takes_sm90a(choice, args.dtype, args.columns, args.depth);
@@ -45,7 +45,7 @@ bool hopper_is_chosen(const Gemm& args) {
 cudaError_t run(const Gemm& args, cudaStream_t stream) {
   if (!tensor_cores_take(args)) return gemm::run_fma(args, stream);
 #ifdef SENTCORE_WITH_SM90A
-  if (hopper_takes(args) && hopper_is_chosen(args)) {
+  if (sm90a_takes(args) && sm90a_is_chosen(args)) {
     return args.dtype == Dtype::bfloat16 ? gemm::run_bfloat16_sm90a(args, stream)
                                          : gemm::run_float16_sm90a(args, stream);
   }

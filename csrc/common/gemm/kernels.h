@@ -10,7 +10,7 @@ cudaError_t run_mma(const Gemm& args, cudaStream_t stream);
 // Products by multiply-adds in float32: every dtype, size and alignment.
 cudaError_t run_fma(const Gemm& args, cudaStream_t stream);
 
-// Products on tensor cores by sm_90a's own instructions, of what the tensor cores' kernel takes and hopper_takes.
+// Products on tensor cores by sm_90a's own instructions, of what the tensor cores' kernel takes and sm90a_takes.
 cudaError_t run_bfloat16_sm90a(const Gemm& args, cudaStream_t stream);
 cudaError_t run_float16_sm90a(const Gemm& args, cudaStream_t stream);
 

@@ -1,6 +1,6 @@
 // The product of fp8_linear on sm_90a.
 
-#include "common/gemm/hopper_multiply.cuh"
+#include "common/gemm/sm90a_multiply.cuh"
 #include "ops/fp8_linear/fp8_linear.h"
 
 namespace sentcore {
@@ -10,8 +10,8 @@ using gemm::End;
 
 template <typename T, End kEnd>
 cudaError_t by_columns(const Gemm& gemm, cudaStream_t stream) {
-  if (gemm.columns % 192 == 0) return gemm::start_hopper<T, E4m3, 192, true, true, kEnd>(gemm, stream);
-  return gemm::start_hopper<T, E4m3, 128, true, true, kEnd>(gemm, stream);
+  if (gemm.columns % 192 == 0) return gemm::start_sm90a<T, E4m3, 192, true, true, kEnd>(gemm, stream);
+  return gemm::start_sm90a<T, E4m3, 128, true, true, kEnd>(gemm, stream);
 }
 
 template <typename T>
@@ -22,11 +22,11 @@ cudaError_t run(const Gemm& gemm, cudaStream_t stream) {
     case Activation::gelu:
       return by_columns<T, End::gelu>(gemm, stream);
     case Activation::gelu_tanh:
-      return gemm::start_hopper<T, E4m3, 128, true, true, End::gelu_tanh>(gemm, stream);
+      return gemm::start_sm90a<T, E4m3, 128, true, true, End::gelu_tanh>(gemm, stream);
     case Activation::geglu:
-      return gemm::start_hopper<T, E4m3, 128, true, true, End::geglu>(gemm, stream);
+      return gemm::start_sm90a<T, E4m3, 128, true, true, End::geglu>(gemm, stream);
     case Activation::swiglu:
-      return gemm::start_hopper<T, E4m3, 128, true, true, End::swiglu>(gemm, stream);
+      return gemm::start_sm90a<T, E4m3, 128, true, true, End::swiglu>(gemm, stream);
     case Activation::relu:
       break;
   }

@@ -3,10 +3,10 @@
 // all 384 columns, so that a row's sums are four neighbouring threads' and its mean and variance need no other.
 
 #include "common/dtypes.cuh"
-#include "common/hopper/machine.h"
-#include "common/hopper/ptx.cuh"
-#include "common/hopper/ring.cuh"
 #include "common/reduce.cuh"
+#include "common/sm90a/machine.h"
+#include "common/sm90a/ptx.cuh"
+#include "common/sm90a/ring.cuh"
 #include "ops/linear_add_layer_norm/linear_add_layer_norm.h"
 
 namespace sentcore {
@@ -231,7 +231,7 @@ cudaError_t start(const LinearAddLayerNorm& args, cudaStream_t stream) {
   const int steps = static_cast<int>(ceil_div<std::int64_t>(args.depth, kDepth));
   LaunchShape shape{dim3(static_cast<unsigned>(tiles < multiprocessors() ? tiles : multiprocessors())), dim3(kThreads),
                     kSharedBytes};
-  shape.shared_limit = kHopperSharedBytes;
+  shape.shared_limit = kSm90aSharedBytes;
   return launch(multiply_and_normalize<T>, shape, stream, maps, args, tiles, steps);
 }
 

@@ -1,9 +1,9 @@
 // The tiles of the sm_90a forward in shared memory, and its softmax in registers.
 #pragma once
 
-#include "common/hopper/machine.h"
-#include "common/hopper/ptx.cuh"
-#include "common/hopper/ring.cuh"
+#include "common/sm90a/machine.h"
+#include "common/sm90a/ptx.cuh"
+#include "common/sm90a/ring.cuh"
 #include "ops/varlen_attention/sentence.cuh"
 
 namespace sentcore {
@@ -27,7 +27,7 @@ struct Sm90aTiles {
   static constexpr int keys = query_stages * query_bytes;
   static constexpr int values = keys + stages * tile_bytes;
   static constexpr std::size_t bytes = values + stages * tile_bytes + 1024;  // whose beginning is aligned to 1024
-  static_assert(bytes + 1024 <= kHopperSharedBytes, "");
+  static_assert(bytes + 1024 <= kSm90aSharedBytes, "");
 };
 
 struct Sm90aMaps {

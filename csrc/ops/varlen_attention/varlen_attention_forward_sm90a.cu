@@ -235,7 +235,7 @@ cudaError_t start(const VarlenAttentionForward& args, int keys_from, cudaStream_
   const std::int64_t count = given.sentences * given.heads * row_tiles;
   LaunchShape shape{dim3(static_cast<unsigned>(count < multiprocessors() ? count : multiprocessors())), dim3(kThreads),
                     Sm90aTiles<kD>::bytes};
-  shape.shared_limit = kHopperSharedBytes;
+  shape.shared_limit = kSm90aSharedBytes;
   return launch(forward_sm90a<T, kD>, shape, stream, maps, args, count, row_tiles, keys_from);
 }
 

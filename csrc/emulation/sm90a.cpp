@@ -1,5 +1,5 @@
 // The barriers and the copy engine of sm_90.
-#include "emulation/hopper.h"
+#include "emulation/sm90a.h"
 
 #include <deque>
 #include <map>

@@ -4,45 +4,45 @@
 #pragma once
 
 #include "common/e4m3.h"
-#include "common/gemm/hopper_tile.cuh"
 #include "common/gemm/kernels.h"
-#include "common/hopper/machine.h"
-#include "common/hopper/ring.cuh"
+#include "common/gemm/sm90a_tile.cuh"
+#include "common/sm90a/machine.h"
+#include "common/sm90a/ring.cuh"
 
 namespace sentcore::gemm {
 
 constexpr int kDepth = 64;  // of a stage: 128 bytes
-constexpr int kHopperThreads = 3 * kWarpgroup;
+constexpr int kSm90aThreads = 3 * kWarpgroup;
 constexpr int kGivenRegisters = 24, kTakenRegisters = 240;  // 128 * 24 + 256 * 240 are what 384 * 168 were
 
-struct HopperMaps {
+struct Sm90aMaps {
   TensorMap a;
   TensorMap b[3];
   TensorMap out;
   TensorMap pre;
 };
 
-struct HopperTiles {
+struct Sm90aTiles {
   int rows, columns, slices;  // how many
   int slice_depth;
 };
 
 template <int kColumns>
-struct HopperShared {
-  static constexpr int stage_bytes = (2 + kColumns / 64) * kHopperBox;
+struct Sm90aShared {
+  static constexpr int stage_bytes = (2 + kColumns / 64) * kSm90aBox;
   static constexpr int stages = 160 * 1024 / stage_bytes;
   static constexpr int staged = stages * stage_bytes;                         // where the boxes that are stored begin
   static constexpr std::size_t bytes = staged + 2 * 2 * kStagedBytes + 1024;  // whose beginning is aligned to 1024
-  static_assert(bytes + 1024 <= kHopperSharedBytes, "");
+  static_assert(bytes + 1024 <= kSm90aSharedBytes, "");
 };
 
 // The tile of this number, columns fastest, so that the rows of A stay in L2.
-struct HopperTile {
+struct Sm90aTile {
   int row0, column0, slice, begin, steps;
-  __device__ __forceinline__ HopperTile(const Gemm& args, const HopperTiles& tiles, int number, int columns) {
+  __device__ __forceinline__ Sm90aTile(const Gemm& args, const Sm90aTiles& tiles, int number, int columns) {
     const int in_slice = number % (tiles.rows * tiles.columns);
     slice = number / (tiles.rows * tiles.columns);
-    row0 = in_slice / tiles.columns * kHopperRows;
+    row0 = in_slice / tiles.columns * kSm90aRows;
     column0 = in_slice % tiles.columns * columns;
     begin = slice * tiles.slice_depth;
     const int depth = static_cast<int>(args.depth), end = begin + tiles.slice_depth;
@@ -52,13 +52,13 @@ struct HopperTile {
 
 // Fills one stage. kA, kB: the operand's memory runs along K.
 template <int kColumns, bool kA, bool kB, bool kGated>
-__device__ __forceinline__ void fill(const HopperMaps& maps, const Gemm& args, const HopperTile& tile, int k,
+__device__ __forceinline__ void fill(const Sm90aMaps& maps, const Gemm& args, const Sm90aTile& tile, int k,
                                      unsigned char* stage, ptx::Barrier* full) {
-  ptx::barrier_arrive_and_expect(full, HopperShared<kColumns>::stage_bytes);
+  ptx::barrier_arrive_and_expect(full, Sm90aShared<kColumns>::stage_bytes);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int row = tile.row0 + i * 64;
-    ptx::load_box(stage + i * kHopperBox, &maps.a, full, kA ? row : k, kA ? k : row);
+    ptx::load_box(stage + i * kSm90aBox, &maps.a, full, kA ? row : k, kA ? k : row);
   }
   const int rows_of_part = static_cast<int>(args.b.rows_of_part), half = static_cast<int>(args.columns / 2);
 #pragma unroll
@@ -68,19 +68,19 @@ __device__ __forceinline__ void fill(const HopperMaps& maps, const Gemm& args, c
     const int part = (row >= rows_of_part) + (row >= 2 * rows_of_part);
     row -= part * rows_of_part;
     // What a box past N holds is never stored.
-    ptx::load_box(stage + (2 + i) * kHopperBox, &maps.b[part], full, row, kB ? k : column);
+    ptx::load_box(stage + (2 + i) * kSm90aBox, &maps.b[part], full, row, kB ? k : column);
   }
 }
 
 template <typename Element, int kColumns, bool kA, bool kB>
 __device__ __forceinline__ void multiply_stage(float (&sums)[2][kColumns / 2], const unsigned char* stage, bool first) {
-  const unsigned char* stage_b = stage + 2 * kHopperBox;
+  const unsigned char* stage_b = stage + 2 * kSm90aBox;
 #pragma unroll
   for (int k = 0; k < kDepth; k += 16) {
-    const std::uint64_t b = kB ? ptx::operand(stage_b + k * 2) : ptx::operand(stage_b + k * kBoxBytes, kHopperBox);
+    const std::uint64_t b = kB ? ptx::operand(stage_b + k * 2) : ptx::operand(stage_b + k * kBoxBytes, kSm90aBox);
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      const unsigned char* box = stage + m * kHopperBox;
+      const unsigned char* box = stage + m * kSm90aBox;
       const std::uint64_t a = ptx::operand(kA ? box + k * 2 : box + k * kBoxBytes);
       ptx::multiply_64<Element, kA, kB, kColumns>(sums[m], a, b, !(first && k == 0));
     }
@@ -112,7 +112,7 @@ constexpr Activation kActivation = kEnd == End::gelu        ? Activation::gelu
                                                             : Activation::none;
 
 template <typename T, int kColumns, bool kBias, bool kScaled, End kEnd>
-__device__ __forceinline__ void store_tile(const HopperMaps& maps, const Gemm& args, const HopperTile& tile, int thread,
+__device__ __forceinline__ void store_tile(const Sm90aMaps& maps, const Gemm& args, const Sm90aTile& tile, int thread,
                                            Stager& stager, const ColumnTerms<kColumns, kScaled>& terms,
                                            const float (&sums)[2][kColumns / 2]) {
   if constexpr (kIsGated<kEnd>) {
@@ -164,9 +164,9 @@ __device__ __forceinline__ void store_tile(const HopperMaps& maps, const Gemm& a
 }
 
 template <typename T, typename Element, int kColumns, bool kA, bool kB, End kEnd>
-__global__ void __launch_bounds__(kHopperThreads, 1)
-    multiply_hopper(const __grid_constant__ HopperMaps maps, const Gemm args, const HopperTiles tiles) {
-  using Shared = HopperShared<kColumns>;
+__global__ void __launch_bounds__(kSm90aThreads, 1)
+    multiply_sm90a(const __grid_constant__ Sm90aMaps maps, const Gemm args, const Sm90aTiles tiles) {
+  using Shared = Sm90aShared<kColumns>;
   constexpr bool kGated = kIsGated<kEnd>;
   constexpr int kTileColumns = kGated ? kColumns / 2 : kColumns;
   SENTCORE_DYNAMIC_SHARED(unsigned char, dynamic);
@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     ptx::give_registers<kGivenRegisters>();
     if (thread % kWarpgroup != 0) return;
     for (int number = static_cast<int>(blockIdx.x); number < count; number += step) {
-      const HopperTile tile(args, tiles, number, kTileColumns);
+      const Sm90aTile tile(args, tiles, number, kTileColumns);
       for (int i = 0; i < tile.steps; ++i) {
         ptx::barrier_wait(&empty[turn.stage], turn.parity ^ 1u);
         fill<kColumns, kA, kB, kGated>(maps, args, tile, tile.begin + i * kDepth,
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
     const bool releases = thread % kWarpSize == 0;
     int round = 0;
     for (int number = static_cast<int>(blockIdx.x); number < count; number += step, ++round) {
-      const HopperTile tile(args, tiles, number, kTileColumns);
+      const Sm90aTile tile(args, tiles, number, kTileColumns);
       if (round % 2 != group) {
         turn.advance(tile.steps);
         continue;
@@ -251,10 +251,10 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
 
 // Element: T, or E4m3, of which two count as one element of 16 bits: args' depth and widths are half of theirs.
 template <typename T, typename Element, int kColumns, bool kA, bool kB, End kEnd>
-cudaError_t start_hopper(const Gemm& args, cudaStream_t stream) {
+cudaError_t start_sm90a(const Gemm& args, cudaStream_t stream) {
   constexpr bool kGated = kIsGated<kEnd>;
   const std::int64_t columns = kGated ? args.columns / 2 : args.columns;
-  HopperMaps maps{};
+  Sm90aMaps maps{};
   cudaError_t status = make_tensor_map(&maps.a, args.a.part[0], args.a.rows_of_part, args.a.width, args.a.width);
   for (int i = 0; i < 3 && status == cudaSuccess; ++i) {
     const void* part = args.b.part[i] != nullptr ? args.b.part[i] : args.b.part[0];
@@ -268,15 +268,15 @@ cudaError_t start_hopper(const Gemm& args, cudaStream_t stream) {
   }
   if (status != cudaSuccess) return status;
   const Slices slices = slices_of(args);
-  const HopperTiles tiles{static_cast<int>(ceil_div<std::int64_t>(args.rows, kHopperRows)),
-                          static_cast<int>(ceil_div<std::int64_t>(columns, kGated ? kColumns / 2 : kColumns)),
-                          static_cast<int>(slices.count), static_cast<int>(slices.depth)};
+  const Sm90aTiles tiles{static_cast<int>(ceil_div<std::int64_t>(args.rows, kSm90aRows)),
+                         static_cast<int>(ceil_div<std::int64_t>(columns, kGated ? kColumns / 2 : kColumns)),
+                         static_cast<int>(slices.count), static_cast<int>(slices.depth)};
   const std::int64_t count = std::int64_t{tiles.rows} * tiles.columns * tiles.slices;
   if (count > (1 << 30)) return cudaErrorInvalidConfiguration;
   LaunchShape shape{dim3(static_cast<unsigned>(count < multiprocessors() ? count : multiprocessors())),
-                    dim3(kHopperThreads), HopperShared<kColumns>::bytes};
-  shape.shared_limit = kHopperSharedBytes;
-  return launch(multiply_hopper<T, Element, kColumns, kA, kB, kEnd>, shape, stream, maps, args, tiles);
+                    dim3(kSm90aThreads), Sm90aShared<kColumns>::bytes};
+  shape.shared_limit = kSm90aSharedBytes;
+  return launch(multiply_sm90a<T, Element, kColumns, kA, kB, kEnd>, shape, stream, maps, args, tiles);
 }
 
 }  // namespace sentcore::gemm

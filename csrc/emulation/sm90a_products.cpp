@@ -3,7 +3,7 @@
 #include <map>
 #include <vector>
 
-#include "emulation/hopper.h"
+#include "emulation/sm90a.h"
 
 namespace sentcore::ptx {
 

@@ -5,7 +5,7 @@
 
 namespace sentcore {
 
-constexpr std::size_t kHopperSharedBytes = 227 * 1024;  // that a block can have
+constexpr std::size_t kSm90aSharedBytes = 227 * 1024;  // that a block can have
 
 // Multiprocessors of the current device.
 inline int multiprocessors() {

@@ -1,4 +1,4 @@
-#include "common/hopper/tensor_map.h"
+#include "common/sm90a/tensor_map.h"
 
 namespace sentcore {
 

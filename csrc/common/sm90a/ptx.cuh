@@ -1,15 +1,15 @@
 // Instructions of sm_90a, behind functions like those of common/ptx.cuh: barriers that count arrivals and bytes, the
 // copy engine, and products of a warpgroup (four consecutive warps, the first one's index a multiple of four).
-// emulation/hopper.h gives each one again for the CPU.
+// emulation/sm90a.h gives each one again for the CPU.
 #pragma once
 
-#include "common/hopper/tensor_map.h"
+#include "common/sm90a/tensor_map.h"
 
 #ifdef SENTCORE_EMULATE
-#include "emulation/hopper.h"
+#include "emulation/sm90a.h"
 #else
 
-#include "common/hopper/wgmma.cuh"
+#include "common/sm90a/wgmma.cuh"
 
 namespace sentcore::ptx {
 

@@ -1,4 +1,4 @@
-// common/hopper/ptx.cuh for the emulation: the same functions, with the same contracts, checked.
+// common/sm90a/ptx.cuh for the emulation: the same functions, with the same contracts, checked.
 //
 // Copies happen at a time nobody knows: until then the target of a load is poison, and a store has read nothing. A
 // warpgroup's products happen when they are waited for, from what then lies in shared memory.
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "common/e4m3.h"
-#include "common/hopper/tensor_map.h"
+#include "common/sm90a/tensor_map.h"
 #include "emulation/runtime.h"
 
 #define __grid_constant__
