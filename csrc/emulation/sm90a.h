@@ -31,7 +31,6 @@ void barrier_arrive_and_expect(Barrier* barrier, unsigned bytes);
 void barrier_wait(Barrier* barrier, unsigned parity);
 void named_barrier(int number, int threads);
 
-inline void prefetch_map(const TensorMap*) {}
 void load_box(void* shared, const TensorMap* map, Barrier* barrier, int row, int column);
 inline void fence_for_copies() {}
 void store_box(const TensorMap* map, std::uint32_t shared, int row, int column);

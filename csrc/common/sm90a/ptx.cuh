@@ -79,10 +79,6 @@ __device__ __forceinline__ void named_barrier(int number, int threads) {
 // A box lies in shared memory as 64 rows of 128 bytes, aligned to 1024 bytes; the 16-byte units of row r are at the
 // places unit ^ (r % 8).
 
-__device__ __forceinline__ void prefetch_map(const TensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<std::uint64_t>(map)) : "memory");
-}
-
 // Starts the copy of the box at (row, column) and lets `barrier` count its 8192 bytes.
 __device__ __forceinline__ void load_box(void* shared, const TensorMap* map, Barrier* barrier, int row, int column) {
   asm volatile(
