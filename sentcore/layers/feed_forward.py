@@ -71,7 +71,7 @@ class FeedForward(nn.Module):
             inner = self.up(x, act)
         elif not is_plain(*linears):
             inner = torch.cat([linear(x) for linear in linears], dim=-1)
-            if not (self.gated and x.device.type == "cpu" and not torch.is_grad_enabled()):
+            if not self.gated or x.device.type != "cpu" or torch.is_grad_enabled():
                 return _activated(inner, self.activation)
         elif self.packs_weights and usable(x, self.backend):
             inner = self._packed_up(x, linears, act)
