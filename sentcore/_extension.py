@@ -24,6 +24,7 @@ OPS = (
     "varlen_attention",
     "bias_gelu",
     "bias_gelu_layer_norm",
+    "gated_activation",
     "add_layer_norm",
     "linear",
     "linear_add_layer_norm",

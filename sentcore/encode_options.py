@@ -101,7 +101,7 @@ _said: set[str | None] = set()
 def check_batch_invariant(device: torch.device, dtype: torch.dtype, backend: str) -> None:
     """The whole path gives a sentence the same bits in any batch here, or an error that says what is missing.
 
-    Attention, LayerNorm and linear layers are held to it: by sentcore's kernels and, on CPUs, by oneDNN with packed weights.
+    Attention, LayerNorm, linear layers and gates are held to it: by sentcore's kernels and, on CPUs, by oneDNN with packed weights.
 
     Raises:
         ArgumentValueError: in plain PyTorch, on another kind of device, without the compiled kernels, or without oneDNN.

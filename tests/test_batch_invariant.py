@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sentcore
-from sentcore import _extension, encode_options
+from sentcore import Encoder, EncoderConfig, PackedBatch, _extension, encode_options
 from sentcore.errors import ArgumentValueError
 
 WORDS = [
@@ -88,3 +88,41 @@ def test_where_it_does_not_hold_it_is_refused(monkeypatch):
     monkeypatch.setattr(encode_options, "WHY_ABSENT", "the extension is not built")
     with pytest.raises(ArgumentValueError, match="but the extension is not built"):
         sentcore.SentenceEncoder("minilm", device="cpu", batch_invariant=True)
+
+
+GATED = {
+    "geglu, norm first": {"hidden_act": "gelu", "norm_first": True, "up_bias": False, "norm_bias": False},
+    "swiglu": {"hidden_act": "silu"},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("form", GATED)
+def test_gated_feed_forwards_of_odd_sizes_have_the_same_bits(form, dtype, threads):
+    """Batches beyond the elements that torch hands to one thread, cut at other places by each."""
+    computed = torch.float32 if dtype == "int8" else getattr(torch, dtype)
+    try:
+        encode_options.check_batch_invariant(torch.device("cpu"), computed, "auto")
+    except ArgumentValueError as refused:
+        pytest.skip(str(refused))
+    torch.manual_seed(0)
+    config = EncoderConfig(
+        vocab_size=60, hidden_size=32, num_attention_heads=2, num_hidden_layers=2, intermediate_size=33, gated=True,
+        position_embedding_type="rotary", **GATED[form],
+    )  # fmt: skip
+    encoder = Encoder(config).eval()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    if dtype == "int8":
+        encoder.to_int8()
+    encoder.to(computed)
+    chosen = random.Random(0)
+    sentences = [[chosen.randrange(5, 60) for _ in range(chosen.choice([1, 2, 3, 7, 20, 61, 200]))] for _ in range(70)]
+    with torch.inference_mode():
+        threads(1)
+        expected = [encoder(PackedBatch.from_sequences([sentence])) for sentence in sentences]
+        for trial, count in enumerate((3, 41, 53, 66, 70, 70)):
+            threads(1 + trial % 2)
+            order = chosen.sample(range(len(sentences)), count)
+            found = encoder(PackedBatch.from_sequences([sentences[i] for i in order]))
+            assert torch.equal(found, torch.cat([expected[i] for i in order]))

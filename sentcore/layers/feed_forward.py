@@ -70,12 +70,15 @@ class FeedForward(nn.Module):
         if isinstance(self.up, Int8Linear):
             inner = self.up(x, act)
         elif not is_plain(*linears):
-            return _activated(torch.cat([linear(x) for linear in linears], dim=-1), self.activation)
+            inner = torch.cat([linear(x) for linear in linears], dim=-1)
+            if not self.gated or x.device.type != "cpu" or torch.is_grad_enabled():
+                return _activated(inner, self.activation)
         elif self.packs_weights and usable(x, self.backend):
             inner = self._packed_up(x, linears, act)
         else:
             return self._product(x, self.activation)
-        return _gate(inner, self.hidden_act) if self.gated else inner
+        # By a kernel of its own: torch computes the ends of rows and of a thread's share by other code than the rest.
+        return ops_of(self.backend).gated_activation(inner, activation=self.activation) if self.gated else inner
 
     def _first(self) -> tuple[nn.Module, ...]:
         """What makes the product that is activated."""
@@ -98,9 +101,3 @@ def _activated(x: torch.Tensor, activation: str) -> torch.Tensor:
     if activation == "relu":
         return F.relu(x)
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
-
-
-def _gate(x: torch.Tensor, act: str) -> torch.Tensor:
-    """[T, 2F] -> [T, F]: act(first half) * second half."""
-    first, second = x.chunk(2, dim=1)
-    return (F.gelu(first) if act == "gelu" else F.silu(first)).mul_(second)

@@ -18,6 +18,8 @@ from sentcore.ops.encoder_layers import encoder_layers
 from sentcore.ops.encoder_layers import reference as _encoder_layers
 from sentcore.ops.fp8_linear import Fp8Weight, fp8_linear, quantize_weight_fp8
 from sentcore.ops.fp8_linear import reference as _fp8_linear
+from sentcore.ops.gated_activation import gated_activation
+from sentcore.ops.gated_activation import reference as _gated_activation
 from sentcore.ops.int8_linear import Int8Weight, int8_linear, quantize_weight
 from sentcore.ops.int8_linear import reference as _int8_linear
 from sentcore.ops.linear import activation_linear, linear
@@ -41,6 +43,7 @@ reference = SimpleNamespace(
     embedding_layer_norm=_embedding_layer_norm.embedding_layer_norm,
     encoder_layers=_encoder_layers.encoder_layers,
     fp8_linear=_fp8_linear.fp8_linear,
+    gated_activation=_gated_activation.gated_activation,
     int8_linear=_int8_linear.int8_linear,
     linear=_linear.linear,
     linear_add_layer_norm=_linear_add_layer_norm.linear_add_layer_norm,
@@ -64,6 +67,7 @@ __all__ = [
     "embedding_layer_norm",
     "encoder_layers",
     "fp8_linear",
+    "gated_activation",
     "int8_linear",
     "linear",
     "linear_add_layer_norm",

@@ -38,6 +38,7 @@ _NATIVE = SimpleNamespace(
     bias_gelu_layer_norm=ops.bias_gelu_layer_norm,
     embedding_layer_norm=ops.embedding_layer_norm,
     fp8_linear=ops.fp8_linear,
+    gated_activation=ops.gated_activation,
     int8_linear=ops.int8_linear,
     linear=ops.linear,
     linear_add_layer_norm=ops.linear_add_layer_norm,

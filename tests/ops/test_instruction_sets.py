@@ -16,6 +16,7 @@ from sentcore._extension import extension
 OPS = Path(__file__).parent
 ROOMS = (
     "bias_gelu",
+    "gated_activation",
     "int8_linear",
     "packed_linear",
     "rows",
