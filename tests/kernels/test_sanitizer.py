@@ -26,6 +26,9 @@ def test_no_access_out_of_range(sanitized):
         "tests/kernels/test_segment_pooling.py",
         "tests/kernels/test_fp8_linear.py",
         "tests/kernels/test_segment_pooling_quantized.py",
+        "tests/kernels/test_linear_add_layer_norm.py",
+        "tests/kernels/test_sm90a.py::test_cross_attention",
+        "tests/kernels/test_sm90a.py::test_products_of_e4m3",
         "tests/kernels/test_emulated_gpu.py",
         # Neither sizes nor addresses of their own, and long.
         "-k=not more_rows and not order_of_threads and not refus",
