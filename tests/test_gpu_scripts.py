@@ -45,7 +45,8 @@ def changed(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         f"import sys\nsys.path.insert(0, {str(BENCH / 'gpu')!r})\n{code}",
         *map(str, arguments),
     ]
-    return subprocess.run(command, capture_output=True, text=True)
+    # Not from the checkout's root: Python would take the package there, which need not be the installed one.
+    return subprocess.run(command, capture_output=True, text=True, cwd=BENCH / "gpu")
 
 
 def test_gradients_that_differ_stop_the_training_benchmark():

@@ -42,6 +42,7 @@ def test_info_shows_a_device_that_runs_plain_pytorch(sentcore_command, monkeypat
         "capability": (6, 1),
         "runs_native": False,
         "why_not": "too old; buy another",
+        "why_no_fp8": "too old; buy another",
     }
     monkeypatch.setattr(extension, "_devices", lambda: [device])
     out = sentcore_command("info")[1]

@@ -27,7 +27,13 @@ def compiler() -> str | None:
 
 
 def build(
-    variant: str, csrc: Path = CSRC, *, sanitize: str = "", kernels: bool = True, rooms: Sequence[str] = ()
+    variant: str,
+    csrc: Path = CSRC,
+    *,
+    sanitize: str = "",
+    kernels: bool = True,
+    rooms: Sequence[str] = (),
+    sm90a: bool = True,
 ) -> Path:
     """The shared library of `csrc`, built in build/emulation-<variant> and only as far as something has changed.
 
@@ -37,6 +43,7 @@ def build(
         sanitize: "address" for AddressSanitizer.
         kernels: with the kernels that test the emulation itself.
         rooms: the folders of csrc/ops and csrc/common whose kernels are wanted; none means all.
+        sm90a: with what sm_90a alone has.
     """
     torch_folder = Path(torch.__file__).parent
     folder = ROOT / "build" / f"emulation-{variant}"
@@ -47,6 +54,7 @@ def build(
         "SENTCORE_TORCH_LIB": torch_folder / "lib",
         "SENTCORE_EXTRA_SOURCES": HERE / "gpu_kernels.cu" if kernels else "",
         "SENTCORE_ROOMS": ";".join(rooms),
+        "SENTCORE_SM90A": "ON" if sm90a else "OFF",
         "SANITIZE": sanitize,
     }
     arguments = [f"-D{name}={value}" for name, value in settings.items()]

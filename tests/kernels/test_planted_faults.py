@@ -45,7 +45,7 @@ BFLOAT16_HEADS_OF_16 = (
 POOLING_TESTS = ("segment_pooling",), "test_segment_pooling.py"
 QUANTIZED_TESTS = ("segment_pooling",), "test_segment_pooling_quantized.py"
 EMBEDDING_TESTS = ("embedding_layer_norm",), "test_embedding_layer_norm.py"
-LINEAR_TESTS = ("linear", "gemm", "sums"), "test_linear.py"
+LINEAR_TESTS = ("linear", "gemm", "sums", "choices"), "test_linear.py"
 FP8, FP8_TESTS = "ops/fp8_linear/fp8_linear_", (("fp8_linear",), "test_fp8_linear.py")
 
 
@@ -170,7 +170,7 @@ BOUNDS = {
 
 def run(fault: Fault, name: str, sanitize: str = ""):
     sources = emulated.mutated(name, [(fault.file, fault.old, fault.new), *fault.narrowed])
-    library = emulated.build(name, sources, sanitize=sanitize, kernels=False, rooms=fault.rooms)
+    library = emulated.build(name, sources, sanitize=sanitize, kernels=False, rooms=fault.rooms, sm90a=False)
     return emulated.pytest_with(
         library, f"tests/kernels/{fault.test_file}", f"-k={fault.tests}", sanitize=bool(sanitize)
     )

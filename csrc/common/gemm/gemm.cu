@@ -24,6 +24,7 @@ bool tensor_cores_take(const Gemm& args) {
   return fits;
 }
 
+#ifdef SENTCORE_WITH_SM90A
 // Of what the tensor cores take, what sm_90a's kernel does: its boxes are 64 rows high, and may not lie across two
 // parts.
 bool sm90a_takes(const Gemm& args) {
@@ -41,6 +42,7 @@ bool sm90a_is_chosen(const Gemm& args) {
   const Choice choice = args.b_by_column ? Choice::linear : Choice::linear_input_gradient;
   return takes_sm90a(choice, args.dtype, args.columns, args.depth);
 }
+#endif
 
 cudaError_t run(const Gemm& args, cudaStream_t stream) {
   if (!tensor_cores_take(args)) return gemm::run_fma(args, stream);
