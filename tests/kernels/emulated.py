@@ -80,17 +80,17 @@ def mutated(variant: str, changes: Sequence[tuple[str, str, str]]) -> Path:
         count = wanted[Path(file)].count(old)
         assert count == 1, f"{old!r} occurs {count} times in {file}, not once"
         wanted[Path(file)] = wanted[Path(file)].replace(old, new)
-    for path in copy.rglob("*"):
-        if path.is_file() and path.relative_to(copy) not in wanted:
-            path.unlink()
-    for (
-        path,
-        text,
-    ) in wanted.items():  # what is right already keeps its time, so that it is not compiled again
-        target = copy / path
-        if not target.is_file() or target.read_text() != text:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+    copy.mkdir(parents=True, exist_ok=True)
+    with (copy.parent / "sources.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the tests may be writing the same
+        for path in copy.rglob("*"):
+            if path.is_file() and path.relative_to(copy) not in wanted:
+                path.unlink()
+        for path, text in wanted.items():  # what is right already keeps its time, so that it is not compiled again
+            target = copy / path
+            if not target.is_file() or target.read_text() != text:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text)
     return copy
 
 
