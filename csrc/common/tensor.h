@@ -59,6 +59,13 @@ inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor) 
   return as_contiguous(*tensor);
 }
 
+// Contiguous, and aligned to the 16 bytes that kernels read at a time.
+inline Tensor as_packs(const Tensor& tensor) {
+  const Tensor whole = as_contiguous(tensor);
+  const bool aligned = reinterpret_cast<std::uintptr_t>(whole.const_data_ptr()) % 16 == 0;
+  return aligned ? whole : torch::stable::clone(whole);
+}
+
 // The data of a tensor, or null where the tensor is absent.
 inline const void* data_of(const std::optional<Tensor>& tensor) { return tensor ? tensor->const_data_ptr() : nullptr; }
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from sentcore.config import EncoderConfig
-from sentcore.layers.fp8 import Fp8Linear
 from sentcore.layers.int8 import Int8Linear
 from sentcore.layers.positions import NOWHERE, Positions, Prefix
+from sentcore.layers.rounded import RoundedLinear
 from sentcore.ops import draw_seed
 from sentcore.ops.backends import ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
@@ -108,7 +108,7 @@ class Attention(nn.Module):
             return self._packed_output(context, (self.output,))
         return ops_of(self.backend).linear(context, self.output.weight, self.output.bias)
 
-    def round_weights(self, kind: type[Int8Linear | Fp8Linear]) -> None:
+    def round_weights(self, kind: type[RoundedLinear]) -> None:
         """Its linear layers in 8 bits, of that kind; queries, keys and values become one, `qkv`."""
         self.qkv = kind((self.query, self.key, self.value), self.backend)
         self.query = self.key = self.value = None

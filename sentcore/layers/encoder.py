@@ -16,6 +16,7 @@ from sentcore.layers.fp8 import Fp8Linear
 from sentcore.layers.int8 import Int8Linear
 from sentcore.layers.padding import pack_padded, unpack_padded
 from sentcore.layers.positions import PositionSchemes
+from sentcore.layers.rounded import RoundedLinear
 from sentcore.ops.backends import check_backend, ops_of
 from sentcore.ops.plain import is_plain
 from sentcore.packed import PackedBatch
@@ -159,7 +160,7 @@ class Encoder(nn.Module):
                 return dtype
         return self.embeddings.word_embeddings.weight.dtype
 
-    def _round_weights(self, kind: type[Int8Linear | Fp8Linear]) -> Encoder:
+    def _round_weights(self, kind: type[RoundedLinear]) -> Encoder:
         for layer in self.layers:
             layer.attention.round_weights(kind)
             layer.feed_forward.round_weights(kind)

@@ -9,6 +9,7 @@ from torch import nn
 from sentcore.config import EncoderConfig
 from sentcore.layers.fp8 import Fp8Linear
 from sentcore.layers.int8 import Int8Linear
+from sentcore.layers.rounded import RoundedLinear
 from sentcore.ops.backends import ops_of
 from sentcore.ops.inference_linear import InferenceLinear, usable
 from sentcore.ops.plain import is_plain
@@ -51,7 +52,7 @@ class FeedForward(nn.Module):
             return self._packed_down(inner, (self.down,))
         return ops_of(self.backend).linear(inner, self.down.weight, self.down.bias)
 
-    def round_weights(self, kind: type[Int8Linear | Fp8Linear]) -> None:
+    def round_weights(self, kind: type[RoundedLinear]) -> None:
         """Its linear layers in 8 bits, of that kind."""
         self.up, self.down = (kind((linear,), self.backend) for linear in (self.up, self.down))
 

@@ -24,4 +24,15 @@ inline void check_sizes(const Checks& check, const char* name, const Tensor& ten
   }
 }
 
+// The activation behind a product, by the name that the ops take.
+inline Activation activation_of(const Checks& check, const std::string& name) {
+  if (name == "none") return Activation::none;
+  if (name == "relu") return Activation::relu;
+  if (name == "gelu") return Activation::gelu;
+  if (name == "gelu_tanh") return Activation::gelu_tanh;
+  if (name == "geglu") return Activation::geglu;
+  if (name == "swiglu") return Activation::swiglu;
+  check.fail("activation is '" + name + "'; accepted: none, relu, gelu, gelu_tanh, geglu, swiglu. Apply it outside");
+}
+
 }  // namespace sentcore

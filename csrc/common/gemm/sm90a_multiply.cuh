@@ -13,7 +13,6 @@ namespace sentcore::gemm {
 
 constexpr int kDepth = 64;  // of a stage: 128 bytes
 constexpr int kSm90aThreads = 3 * kWarpgroup;
-constexpr int kGivenRegisters = 24, kTakenRegisters = 240;  // 128 * 24 + 256 * 240 are what 384 * 168 were
 
 struct Sm90aMaps {
   TensorMap a;
@@ -29,7 +28,7 @@ struct Sm90aTiles {
 
 template <int kColumns>
 struct Sm90aShared {
-  static constexpr int stage_bytes = (2 + kColumns / 64) * kSm90aBox;
+  static constexpr int stage_bytes = (2 + kColumns / 64) * kBox;
   static constexpr int stages = 160 * 1024 / stage_bytes;
   static constexpr int staged = stages * stage_bytes;                         // where the boxes that are stored begin
   static constexpr std::size_t bytes = staged + 2 * 2 * kStagedBytes + 1024;  // whose beginning is aligned to 1024
@@ -58,7 +57,7 @@ __device__ __forceinline__ void fill(const Sm90aMaps& maps, const Gemm& args, co
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int row = tile.row0 + i * 64;
-    ptx::load_box(stage + i * kSm90aBox, &maps.a, full, kA ? row : k, kA ? k : row);
+    ptx::load_box(stage + i * kBox, &maps.a, full, kA ? row : k, kA ? k : row);
   }
   const int rows_of_part = static_cast<int>(args.b.rows_of_part), half = static_cast<int>(args.columns / 2);
 #pragma unroll
@@ -68,19 +67,19 @@ __device__ __forceinline__ void fill(const Sm90aMaps& maps, const Gemm& args, co
     const int part = (row >= rows_of_part) + (row >= 2 * rows_of_part);
     row -= part * rows_of_part;
     // What a box past N holds is never stored.
-    ptx::load_box(stage + (2 + i) * kSm90aBox, &maps.b[part], full, row, kB ? k : column);
+    ptx::load_box(stage + (2 + i) * kBox, &maps.b[part], full, row, kB ? k : column);
   }
 }
 
 template <typename Element, int kColumns, bool kA, bool kB>
 __device__ __forceinline__ void multiply_stage(float (&sums)[2][kColumns / 2], const unsigned char* stage, bool first) {
-  const unsigned char* stage_b = stage + 2 * kSm90aBox;
+  const unsigned char* stage_b = stage + 2 * kBox;
 #pragma unroll
   for (int k = 0; k < kDepth; k += 16) {
-    const std::uint64_t b = kB ? ptx::operand(stage_b + k * 2) : ptx::operand(stage_b + k * kBoxBytes, kSm90aBox);
+    const std::uint64_t b = kB ? ptx::operand(stage_b + k * 2) : ptx::operand(stage_b + k * kBoxBytes, kBox);
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      const unsigned char* box = stage + m * kSm90aBox;
+      const unsigned char* box = stage + m * kBox;
       const std::uint64_t a = ptx::operand(kA ? box + k * 2 : box + k * kBoxBytes);
       ptx::multiply_64<Element, kA, kB, kColumns>(sums[m], a, b, !(first && k == 0));
     }

@@ -5,16 +5,15 @@
 #include "common/dtypes.cuh"
 #include "common/gemm/epilogue.cuh"
 #include "common/reduce.cuh"
+#include "common/sm90a/machine.h"
 #include "common/sm90a/ptx.cuh"
 
 namespace sentcore::gemm {
 
 constexpr int kSm90aRows = 128;
-constexpr int kWarpgroup = 128;                  // threads
-constexpr int kSm90aBox = kBoxRows * kBoxBytes;  // bytes
-constexpr int kStagedBytes = 2 * kSm90aBox;      // 128 rows of 64 columns
-constexpr int kChunk = 64;                       // columns
-using Chunk = float[2][kChunk / 8][4];           // [64 rows][8 columns][as multiply_64 gives them]
+constexpr int kStagedBytes = 2 * kBox;  // 128 rows of 64 columns
+constexpr int kChunk = 64;              // columns
+using Chunk = float[2][kChunk / 8][4];  // [64 rows][8 columns][as multiply_64 gives them]
 
 // Where this thread's sums lie: rows `row` and row + 8 of each 64, columns 8 n + column and the one after it.
 struct Seat {
@@ -55,7 +54,7 @@ class Stager {
         for (int half = 0; half < 2; ++half) {
           float2 pair = make_float2(values[m][n][2 * half], values[m][n][2 * half + 1]);
           change(m, half, n, pair);
-          ptx::store_shared(unit + m * kSm90aBox + half * 8 * kBoxBytes, ptx::pack_pair<T>(pair.x, pair.y));
+          ptx::store_shared(unit + m * kBox + half * 8 * kBoxBytes, ptx::pack_pair<T>(pair.x, pair.y));
         }
       }
     }
@@ -63,7 +62,7 @@ class Stager {
     ptx::named_barrier(barrier_, kWarpgroup);  // the boxes are full
     if (starts_) {
       ptx::store_box(map, next_, row0, column0);
-      ptx::store_box(map, next_ + kSm90aBox, row0 + kBoxRows, column0);
+      ptx::store_box(map, next_ + kBox, row0 + kBoxRows, column0);
       ptx::store_commit();
     }
     next_ = both_ - next_;

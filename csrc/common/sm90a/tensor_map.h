@@ -20,6 +20,7 @@ namespace sentcore {
 // A box is as wide as the 128 bytes that the copy engine swizzles, and 64 rows high: 8 KiB.
 constexpr int kBoxBytes = 128;
 constexpr int kBoxRows = 64;
+constexpr int kBox = kBoxRows * kBoxBytes;
 
 // The map of `matrix` [rows, columns] of 16-bit elements, its rows `stride` elements apart. Its address and the bytes
 // between rows are multiples of 16; what a box reads outside is zero, and what it would write there is left out.

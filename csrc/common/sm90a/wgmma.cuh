@@ -72,12 +72,10 @@ __device__ __forceinline__ void multiply_64(float (&sums)[kColumns / 2], const s
 
 SENTCORE_WGMMA_E4M3(128, 64, 65, 66)
 SENTCORE_WGMMA_E4M3(192, 96, 97, 98)
-SENTCORE_WGMMA(bf16, 64, 32, 33, 34, 35, 36)
 SENTCORE_WGMMA(bf16, 128, 64, 65, 66, 67, 68)
 SENTCORE_WGMMA(bf16, 192, 96, 97, 98, 99, 100)
 SENTCORE_WGMMA_REGISTERS(bf16, 64, 32, 33, 34, 35, 36, 37, 38)
 SENTCORE_WGMMA_REGISTERS(bf16, 128, 64, 65, 66, 67, 68, 69, 70)
-SENTCORE_WGMMA(f16, 64, 32, 33, 34, 35, 36)
 SENTCORE_WGMMA(f16, 128, 64, 65, 66, 67, 68)
 SENTCORE_WGMMA(f16, 192, 96, 97, 98, 99, 100)
 SENTCORE_WGMMA_REGISTERS(f16, 64, 32, 33, 34, 35, 36, 37, 38)
@@ -91,17 +89,15 @@ inline constexpr bool kIsBfloat16<__nv_bfloat16> = true;
 template <typename T, bool kAByDepth, bool kBByDepth, int kColumns>
 __device__ __forceinline__ void multiply_64(float (&sums)[kColumns / 2], std::uint64_t a, std::uint64_t b,
                                             bool accumulate) {
-  static_assert(kColumns == 64 || kColumns == 128 || kColumns == 192, "");
+  static_assert(kColumns == 128 || kColumns == 192, "");
   if constexpr (sizeof(T) == 1) {
-    static_assert(kAByDepth && kBByDepth && kColumns != 64, "");
+    static_assert(kAByDepth && kBByDepth, "");
     if constexpr (kColumns == 128) wgmma_e4m3_128(sums, a, b, accumulate);
     if constexpr (kColumns == 192) wgmma_e4m3_192(sums, a, b, accumulate);
   } else if constexpr (kIsBfloat16<T>) {
-    if constexpr (kColumns == 64) wgmma_bf16_64<kAByDepth, kBByDepth>(sums, a, b, accumulate);
     if constexpr (kColumns == 128) wgmma_bf16_128<kAByDepth, kBByDepth>(sums, a, b, accumulate);
     if constexpr (kColumns == 192) wgmma_bf16_192<kAByDepth, kBByDepth>(sums, a, b, accumulate);
   } else {
-    if constexpr (kColumns == 64) wgmma_f16_64<kAByDepth, kBByDepth>(sums, a, b, accumulate);
     if constexpr (kColumns == 128) wgmma_f16_128<kAByDepth, kBByDepth>(sums, a, b, accumulate);
     if constexpr (kColumns == 192) wgmma_f16_192<kAByDepth, kBByDepth>(sums, a, b, accumulate);
   }

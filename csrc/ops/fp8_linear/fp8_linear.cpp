@@ -17,16 +17,6 @@ namespace {
 
 using OptionalTensor = std::optional<Tensor>;
 
-Activation activation_of(const Checks& check, const std::string& name) {
-  if (name == "none") return Activation::none;
-  if (name == "relu") return Activation::relu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_tanh") return Activation::gelu_tanh;
-  if (name == "geglu") return Activation::geglu;
-  if (name == "swiglu") return Activation::swiglu;
-  check.fail("activation is '" + name + "'; accepted: none, relu, gelu, gelu_tanh, geglu, swiglu. Apply it outside");
-}
-
 // Call it with x's device as the current one.
 void check_gpu([[maybe_unused]] const Checks& check, [[maybe_unused]] const Tensor& x) {
 #ifndef SENTCORE_EMULATE
@@ -49,13 +39,6 @@ void check_rows(const Checks& check, const Tensor& x) {
 }
 
 std::int64_t padded(std::int64_t depth) { return ceil_div(depth, kFp8Depth) * kFp8Depth; }
-
-// What 16-byte copies can read.
-Tensor as_aligned(const Tensor& tensor) {
-  const Tensor contiguous = as_contiguous(tensor);
-  const bool aligned = reinterpret_cast<std::uintptr_t>(contiguous.const_data_ptr()) % 16 == 0;
-  return aligned ? contiguous : torch::stable::clone(contiguous);
-}
 
 // Both outputs for x [T,K]: values [T,P] e4m3, scale [T] float32; launches nothing where there is no row.
 std::tuple<Tensor, Tensor> round_rows(const char* op, const Tensor& x) {
@@ -115,7 +98,7 @@ Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& scale, const
   if (tokens == 0) return out;
 
   const auto [values, x_scale] = round_rows("fp8_linear", x);
-  const Tensor weight_in = as_aligned(weight), scale_in = as_contiguous(scale);
+  const Tensor weight_in = as_packs(weight), scale_in = as_contiguous(scale);
   const OptionalTensor bias_in = as_contiguous(bias);
   Fp8Linear args{};
   args.rows = tokens;

@@ -18,16 +18,6 @@ namespace {
 
 using OptionalTensor = std::optional<Tensor>;
 
-Activation activation_of(const Checks& check, const std::string& name) {
-  if (name == "none") return Activation::none;
-  if (name == "relu") return Activation::relu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_tanh") return Activation::gelu_tanh;
-  if (name == "geglu") return Activation::geglu;
-  if (name == "swiglu") return Activation::swiglu;
-  check.fail("activation is '" + name + "'; accepted: none, relu, gelu, gelu_tanh, geglu, swiglu. Apply it outside");
-}
-
 void check_product(const Checks& check, const Tensor& x, const Tensor& weight, Activation activation) {
   check.dtype("x", x, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half},
               "Convert it, e.g. with .float(); float64 runs on the CPU alone");

@@ -23,13 +23,6 @@ void check_vector(const Checks& check, const char* name, const Tensor& vector, c
   check.shape(name, vector, {kNormedWidth}, "[H], the rows of weight");
 }
 
-// Contiguous, and aligned to the 16 bytes that the copy engine asks for.
-Tensor as_rows(const Tensor& tensor) {
-  const Tensor contiguous = as_contiguous(tensor);
-  const bool aligned = reinterpret_cast<std::uintptr_t>(contiguous.const_data_ptr()) % 16 == 0;
-  return aligned ? contiguous : torch::stable::clone(contiguous);
-}
-
 // x [T,K], weight [H,K], bias [H], residual [T,H], norm_weight [H], norm_bias [H] -> out [T,H].
 Tensor forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, const Tensor& residual,
                const Tensor& norm_weight, const OptionalTensor& norm_bias, double eps) {
@@ -58,7 +51,7 @@ Tensor forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias
   }
   Tensor out = new_output(x, {tokens, kNormedWidth}, x.scalar_type());
   if (tokens == 0) return out;
-  const Tensor x_in = as_rows(x), weight_in = as_rows(weight), residual_in = as_rows(residual);
+  const Tensor x_in = as_packs(x), weight_in = as_packs(weight), residual_in = as_packs(residual);
   const Tensor norm_weight_in = as_contiguous(norm_weight);
   const OptionalTensor bias_in = as_contiguous(bias), norm_bias_in = as_contiguous(norm_bias);
   LinearAddLayerNorm args{};

@@ -15,16 +15,13 @@ namespace {
 constexpr int kWidth = static_cast<int>(kNormedWidth);
 constexpr int kHalf = kWidth / 2;  // columns of a product
 constexpr int kDepth = 64;         // of a stage: 128 bytes
-constexpr int kWarpgroup = 128;    // threads
 constexpr int kGroups = 2;
 constexpr int kThreads = (kGroups + 1) * kWarpgroup;
 constexpr int kRows = 64 * kGroups;
-constexpr int kBox = kBoxRows * kBoxBytes;
 constexpr int kStageBytes = (kGroups + kWidth / 64) * kBox;
 constexpr int kStages = 3;
 constexpr int kStaged = kStages * kStageBytes;                         // where a box for each warpgroup begins
 constexpr std::size_t kSharedBytes = kStaged + kGroups * kBox + 1024;  // whose beginning is aligned to 1024
-constexpr int kGivenRegisters = 24, kTakenRegisters = 240;             // 128 * 24 + 256 * 240 are what 384 * 168 were
 constexpr int kBothGroups = 3;  // the number of a barrier; 1 and 2 are each group's own
 
 struct Maps {

@@ -15,13 +15,6 @@ namespace attention {
 
 using OptionalTensor = std::optional<Tensor>;
 
-// Contiguous, and aligned to the 16 bytes that the kernels read at a time.
-inline Tensor as_packs(const Tensor& tensor) {
-  const Tensor whole = as_contiguous(tensor);
-  const bool aligned = reinterpret_cast<std::uintptr_t>(whole.const_data_ptr()) % 16 == 0;
-  return aligned ? whole : torch::stable::clone(whole);
-}
-
 // The two devices an entry is compiled for.
 struct Cpu {
   static constexpr bool kIsCpu = true;

@@ -9,11 +9,9 @@
 namespace sentcore {
 namespace attention {
 
-constexpr int kWarpgroup = 128;  // threads
-constexpr int kGroups = 2;       // warpgroups that compute, 64 queries each
+constexpr int kGroups = 2;  // warpgroups that compute, 64 queries each
 constexpr int kQueryRows = 64 * kGroups;
 constexpr int kTileKeys = 128;
-constexpr int kBox = kBoxRows * kBoxBytes;
 
 // Boxes of [64 rows, 64 columns]. Queries: [group][columns / 64]. Keys, an operand's rows of which lie one below the
 // other: [columns / 64][rows / 64]. Values, of which the columns do: [rows / 64][columns / 64].

@@ -13,7 +13,6 @@ namespace {
 
 constexpr int kThreads = (kGroups + 1) * kWarpgroup;
 constexpr int kArrivals = kGroups * kWarpgroup / kWarpSize;  // every computing warp says that it has read
-constexpr int kGivenRegisters = 24, kTakenRegisters = 240;   // 128 * 24 + 256 * 240 are what 384 * 168 were
 constexpr int kBothGroups = 3;                               // the number of a barrier; 1 and 2 are each group's own
 
 struct Barriers {
