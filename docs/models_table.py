@@ -9,11 +9,12 @@ from sentcore.checkpoint.classification_heads import HEADS
 from sentcore.checkpoint.families import FAMILIES, family_of
 from sentcore.checkpoint.load import SIMILARITY_FNS
 from sentcore.config import EncoderConfig
-from sentcore.encode_options import DTYPES, OUTPUT_VALUES
+from sentcore.encode_options import OUTPUT_VALUES
 from sentcore.inputs.chunks import CHUNK_MODES
 from sentcore.integrations.transformers_reference import custom_code
 from sentcore.outputs.quantize import PRECISIONS
 from sentcore.outputs.specs import LAYER_POOLING_MODES, POOLING_MODES, SPLADE_ACTIVATIONS, SPLADE_POOLINGS
+from sentcore.placement import DTYPES
 
 PAGE = Path(__file__).with_name("models.md")
 COMMAND = "python -m docs.models_table"

@@ -12,12 +12,11 @@ from torch import nn
 from sentcore.checkpoint.activations import Activation, activation_name, default_activation
 from sentcore.checkpoint.build import build_classifier
 from sentcore.checkpoint.cross_encoder import CrossEncoderCheckpoint, load_cross_encoder
-from sentcore.checkpoint.max_length import pick_max_length
 from sentcore.checkpoint.resolve import resolve
 from sentcore.checkpoint.save import refuse_rounded
 from sentcore.checkpoint.save_cross_encoder import save_cross_encoder
-from sentcore.encode_options import pick_backend, pick_device, pick_dtype
 from sentcore.errors import ArgumentTypeError, ArgumentValueError
+from sentcore.face import Face
 from sentcore.inputs.pairs import check_documents, check_pairs
 from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.packed import PackedBatch, TokenizedTexts
@@ -32,9 +31,10 @@ from sentcore.pipeline import (
     run_batches,
     windows,
 )
+from sentcore.placement import pick_backend, pick_device, pick_dtype
 
 
-class CrossEncoder(nn.Module):
+class CrossEncoder(Face, nn.Module):
     """Scores of pairs of texts that the encoder reads together, as for reranking (Nogueira & Cho 2019,
     https://arxiv.org/abs/1901.04085), with the weights and the semantics of sentence-transformers' CrossEncoder.
 
@@ -78,7 +78,7 @@ class CrossEncoder(nn.Module):
         )
         self.checkpoint: CrossEncoderCheckpoint = checkpoint
         self.activation_fn = default_activation(checkpoint) if activation_fn is None else activation_fn
-        self.max_seq_length = checkpoint.max_length if max_length is None else max_length
+        self.max_seq_length = max_length
         self.tokenizer = Tokenizer.from_folder(
             checkpoint.tokenizer_folder,
             max_length=self.max_seq_length,
@@ -108,16 +108,6 @@ class CrossEncoder(nn.Module):
         return self.model(batch)
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.head.output.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the encoder's linear layers compute in."""
-        return self.model.encoder.dtype
-
-    @property
     def num_labels(self) -> int:
         """Scores a pair gets."""
         return self.model.head.spec.num_labels
@@ -126,15 +116,6 @@ class CrossEncoder(nn.Module):
     def id2label(self) -> dict[int, str]:
         """[num_labels] number -> name."""
         return dict(self.checkpoint.id2label)
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens a pair is cut at, special tokens included."""
-        return self._max_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        self._max_length = pick_max_length(value, self.checkpoint)
 
     # ---- scores ---------------------------------------------------------------------------------------------------
 
@@ -251,7 +232,7 @@ class CrossEncoder(nn.Module):
         return torch.softmax(scores, dim=1) if apply_softmax and scores.dim() > 1 else scores
 
     def _tokenize(self, pairs: list[tuple[str, str]]) -> TokenizedTexts:
-        return self.tokenizer.encode_pairs(pairs, self._max_length, token_types=self.checkpoint.token_types)
+        return self.tokenizer.encode_pairs(pairs, self.max_seq_length, token_types=self.checkpoint.token_types)
 
     def _compute(self, tokens: TokenizedTexts, budget: TokenBudget, out: torch.Tensor, advance) -> None:
         def logits_of(batch: PackedBatch) -> torch.Tensor:
@@ -277,6 +258,6 @@ class CrossEncoder(nn.Module):
             self.checkpoint,
             self.model.encoder.state_dict(),
             self.model.head.state_dict(),
-            max_length=self._max_length,
+            max_length=self.max_seq_length,
             activation=activation_name(self.activation_fn),
         )

@@ -10,20 +10,11 @@ import torch
 
 from sentcore.checkpoint.build import build_model
 from sentcore.checkpoint.load import load_checkpoint
-from sentcore.checkpoint.max_length import pick_max_length
 from sentcore.checkpoint.pooling import with_pooling
 from sentcore.checkpoint.resolve import resolve
 from sentcore.checkpoint.save import refuse_rounded, save_checkpoint
-from sentcore.encode_options import (
-    EncodeOptions,
-    check_batch_invariant,
-    check_cuda_graphs,
-    check_has,
-    check_move,
-    pick_backend,
-    pick_device,
-    pick_dtype,
-)
+from sentcore.encode_options import EncodeOptions, check_has
+from sentcore.face import Face
 from sentcore.inputs.texts import check_texts
 from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.outputs.colbert import colbert_similarity
@@ -45,10 +36,18 @@ from sentcore.pipeline import (
     window_sizes,
     windows,
 )
+from sentcore.placement import (
+    check_batch_invariant,
+    check_cuda_graphs,
+    check_move,
+    pick_backend,
+    pick_device,
+    pick_dtype,
+)
 from sentcore.word_cutters import WordCutter, word_cutter
 
 
-class SentenceEncoder(HoldsGraphs):
+class SentenceEncoder(Face, HoldsGraphs):
     """Sentences to features, with the weights and the semantics of a sentence-transformers folder.
 
     Args:
@@ -97,9 +96,9 @@ class SentenceEncoder(HoldsGraphs):
         self.use_graphs(check_cuda_graphs(cuda_graphs, chosen_device, backend))
         folder = resolve(model_name_or_path, revision=revision, local_files_only=local_files_only)
         checkpoint = self.checkpoint = with_pooling(load_checkpoint(folder), pooling)
-        self._max_length = pick_max_length(max_length, checkpoint)
+        self.max_seq_length = max_length
         self.tokenizer = Tokenizer.from_folder(
-            *(checkpoint.tokenizer_folder, self._max_length, checkpoint.do_lower_case, word_cutter(words)),
+            *(checkpoint.tokenizer_folder, self.max_seq_length, checkpoint.do_lower_case, word_cutter(words)),
             vocab_size=checkpoint.config.vocab_size,
         )
         self.prompts: dict[str, str] = dict(checkpoint.prompts)
@@ -118,25 +117,6 @@ class SentenceEncoder(HoldsGraphs):
         if self.graphs is not None:
             return self.graphs(self.model, batch, every_row=True)
         return self.model(batch).sentence_embedding
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.encoder.embeddings.word_embeddings.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the encoder's linear layers compute in."""
-        return self.model.encoder.dtype
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens a text is cut at, special tokens included."""
-        return self._max_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        self._max_length = pick_max_length(value, self.checkpoint)
 
     def get_sentence_embedding_dimension(self) -> int:
         """E, after truncate_dim; an error for a model without pooling."""
@@ -312,7 +292,7 @@ class SentenceEncoder(HoldsGraphs):
             Path(folder),
             self.checkpoint,
             self.model,
-            max_length=self._max_length,
+            max_length=self.max_seq_length,
             prompts=self.prompts,
             default_prompt_name=self.default_prompt_name,
             similarity_fn_name=self.similarity_fn_name if self.model.outputs else self.checkpoint.similarity_fn_name,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sentcore
-from sentcore import Encoder, EncoderConfig, PackedBatch, _extension, encode_options
+from sentcore import Encoder, EncoderConfig, PackedBatch, _extension, placement
 from sentcore.errors import ArgumentValueError
 
 WORDS = [
@@ -74,18 +74,18 @@ def test_where_it_does_not_hold_it_is_refused(monkeypatch):
         sentcore.SentenceEncoder("minilm", device="cpu", backend="reference", batch_invariant=True)
     if _extension.extension() is not None:
         with pytest.raises(ArgumentValueError, match="but the device is mps"):
-            encode_options.check_batch_invariant(torch.device("mps"), torch.float32, "auto")
-        monkeypatch.setattr(encode_options, "why_plain_on", lambda device: "sentcore holds no code for it")
+            placement.check_batch_invariant(torch.device("mps"), torch.float32, "auto")
+        monkeypatch.setattr(placement, "why_plain_on", lambda device: "sentcore holds no code for it")
         with pytest.raises(ArgumentValueError, match="but sentcore holds no code for it"):
-            encode_options.check_batch_invariant(torch.device("cuda"), torch.float32, "auto")
-        monkeypatch.setattr(encode_options, "why_plain_on", lambda device: None)
-        encode_options.check_batch_invariant(torch.device("cuda"), torch.float32, "auto")
-    monkeypatch.setattr(encode_options, "usable", lambda *_: False)
+            placement.check_batch_invariant(torch.device("cuda"), torch.float32, "auto")
+        monkeypatch.setattr(placement, "why_plain_on", lambda device: None)
+        placement.check_batch_invariant(torch.device("cuda"), torch.float32, "auto")
+    monkeypatch.setattr(placement, "usable", lambda *_: False)
     if _extension.extension() is not None:
         with pytest.raises(ArgumentValueError, match=r"has no oneDNN for torch\.float32"):
             sentcore.SentenceEncoder("minilm", device="cpu", batch_invariant=True)
-    monkeypatch.setattr(encode_options, "extension", lambda: None)
-    monkeypatch.setattr(encode_options, "WHY_ABSENT", "the extension is not built")
+    monkeypatch.setattr(placement, "extension", lambda: None)
+    monkeypatch.setattr(placement, "WHY_ABSENT", "the extension is not built")
     with pytest.raises(ArgumentValueError, match="but the extension is not built"):
         sentcore.SentenceEncoder("minilm", device="cpu", batch_invariant=True)
 
@@ -102,7 +102,7 @@ def test_gated_feed_forwards_of_odd_sizes_have_the_same_bits(form, dtype, thread
     """Batches beyond the elements that torch hands to one thread, cut at other places by each."""
     computed = torch.float32 if dtype == "int8" else getattr(torch, dtype)
     try:
-        encode_options.check_batch_invariant(torch.device("cpu"), computed, "auto")
+        placement.check_batch_invariant(torch.device("cpu"), computed, "auto")
     except ArgumentValueError as refused:
         pytest.skip(str(refused))
     torch.manual_seed(0)

@@ -11,9 +11,9 @@ import torch
 
 import sentcore
 from sentcore import SentenceEncoder, _extension
-from sentcore.encode_options import pick_dtype
 from sentcore.errors import ArgumentValueError, BackendError
 from sentcore.layers.fp8 import Fp8Linear
+from sentcore.placement import pick_dtype
 
 TEXTS = [
     "How do I return an item?",

@@ -18,7 +18,7 @@ FLOORS = [
     {"model"},
     {"checkpoint"},
     {"pipeline"},
-    {"encode_options"},
+    {"encode_options", "placement", "face"},
     {"sentence_encoder", "cross_encoder"},
     {"explain"},
     {"integrations"},

@@ -52,4 +52,4 @@ def test_what_cannot_be_done_is_refused(model, tmp_path):
     with pytest.raises(ArgumentValueError, match=r"train\(True\) on an int8 model"):
         model.train()
     with pytest.raises(ArgumentValueError, match="dtype is 'int8' on cuda"):
-        sentcore.encode_options.pick_dtype("int8", torch.device("cuda"))
+        sentcore.placement.pick_dtype("int8", torch.device("cuda"))

@@ -83,8 +83,8 @@ def _identity(args: argparse.Namespace, encoder: SentenceEncoder, from_file: boo
     import torch
 
     from sentcore._version import __version__
-    from sentcore.encode_options import check_batch_invariant
     from sentcore.pipeline.corpus import file_identity, folder_identity
+    from sentcore.placement import check_batch_invariant
 
     options = {name: getattr(args, name) for name in _NOTED}
     options.update(keep=list(args.keep), dtype=str(encoder.dtype), device=encoder.device.type)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from sentcore.encode_options import dtype_name
 from sentcore.errors import ArgumentTypeError, TruncationWarning
 from sentcore.inputs.texts import check_texts
 from sentcore.integrations.layer_parity import Distance, LayerParity, layer_distances
 from sentcore.integrations.padded_outputs import padded_features
 from sentcore.integrations.transformers_reference import Reference
+from sentcore.placement import dtype_name
 from sentcore.sentence_encoder import SentenceEncoder
 
 DEFAULT_TEXTS = (

@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from sentcore.encode_options import pick_device, pick_dtype
 from sentcore.errors import SentcoreError
 from sentcore.integrations.sentence_transformers_peer import sentence_transformers_encode
+from sentcore.placement import pick_device, pick_dtype
 from sentcore.sentence_encoder import SentenceEncoder
 
 BASE = "sentcore float32"  # what the others' features are compared with

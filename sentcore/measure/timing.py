@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sentcore.encode_options import dtype_name
 from sentcore.errors import TruncationWarning
 from sentcore.integrations.layer_parity import Distance
 from sentcore.integrations.parity import ACCEPTED
 from sentcore.measure.methods import Method
+from sentcore.placement import dtype_name
 
 # What a feature's cosine to float32's may be, by dtype: what parity accepts.
 LEAST_COSINES = {dtype_name(dtype): smallest for dtype, (_, smallest) in ACCEPTED.items()}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sentcore.cli import choices
-from sentcore.encode_options import DTYPES
 from sentcore.inputs.chunks import CHUNK_MODES
 from sentcore.outputs import PRECISIONS, quantize
+from sentcore.placement import DTYPES
 
 TEXTS = ["我爱北京天安门", "hello", "", "🎉 emoji", "a\ttab", "שלום", "last"]
 

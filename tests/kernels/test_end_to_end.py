@@ -8,7 +8,7 @@ import torch
 
 import sentcore
 from kernels.device import chosen
-from sentcore import encode_options
+from sentcore import encode_options, placement
 from sentcore.layers import all_layers, attention, feed_forward
 from sentcore.outputs import calibration_ranges, normalize
 
@@ -70,7 +70,7 @@ def encoded(ops, dtype, monkeypatch, sentences=SENTENCES, batch_tokens=None):
         # One model of the user's: nothing but the ops below its layers is another.
         for layers in (all_layers, attention, feed_forward):  # not through the CPU's packed weights
             monkeypatch.setattr(layers, "usable", lambda *_: False)
-        monkeypatch.setattr(encode_options, "_check_fp8", lambda _: None)  # which a CPU is refused by
+        monkeypatch.setattr(placement, "_check_fp8", lambda _: None)  # which a CPU is refused by
         used = COMMON | set(LINEAR_OF[dtype])
         calls = []
         with torch.library._scoped_library("sentcore", "IMPL") as library:

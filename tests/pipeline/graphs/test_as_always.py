@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from folders import make_bert_folder
 from graphs_of import BATCH, run, warmed_up
-from sentcore import PackedBatch, SentenceEncoder, encode_options
+from sentcore import PackedBatch, SentenceEncoder, placement
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, BackendError
 from sentcore.pipeline.graphs import EagerCapture, GraphRunner
 
@@ -158,12 +158,12 @@ def test_what_the_switch_refuses(tmp_path, options, error, message):
 def test_what_the_switch_refuses_of_a_gpu(monkeypatch):
     gpu = torch.device("cuda", 0)
     with pytest.raises(ArgumentValueError, match="backend 'reference'"):
-        encode_options.check_cuda_graphs(True, gpu, "reference")
-    monkeypatch.setattr(encode_options, "why_plain_on", lambda device: "it is too old")
+        placement.check_cuda_graphs(True, gpu, "reference")
+    monkeypatch.setattr(placement, "why_plain_on", lambda device: "it is too old")
     with pytest.raises(BackendError, match="needs the compiled kernels on cuda:0, but it is too old"):
-        encode_options.check_cuda_graphs(True, gpu, "auto")
-    monkeypatch.setattr(encode_options, "why_plain_on", lambda device: None)
-    assert encode_options.check_cuda_graphs(True, gpu, "auto") is True
+        placement.check_cuda_graphs(True, gpu, "auto")
+    monkeypatch.setattr(placement, "why_plain_on", lambda device: None)
+    assert placement.check_cuda_graphs(True, gpu, "auto") is True
 
 
 def test_an_encoder_with_graphs_is_not_moved_to_a_cpu(encoder):
