@@ -9,47 +9,21 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import sentcore
 from compare import SAME_FEATURES_FLOAT32
-from families import randomize
-from folders import change, make_bert_folder, write
+from cross_encoders import DOCUMENTS, PAIRS, maker
+from folders import change, write
 from sentcore import CrossEncoder, PackedBatch
-from sentcore.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
+from sentcore.errors import ArgumentValueError, CheckpointError
 
-PAIRS = [
-    ("the cat sat", "on the dogs"),
-    ("cat", ""),
-    ("", "我爱北京天安门"),
-    ("a b c d e f g " * 9, "dog"),
-    ("the", "x y z " * 30),
-    ("a b c " * 20, "d e f " * 25),
-    ("slowly", " the  cat "),
-]
-DOCUMENTS = [second for _, second in PAIRS]
 SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
 
 
 @pytest.fixture
 def make(tmp_path):
-    """A folder as transformers writes it; `st` has sentence-transformers write it once more."""
-
-    def build(labels=1, st=False, **config):
-        folder = make_bert_folder(tmp_path / "bare", generation=None)
-        settings = BertConfig.from_pretrained(folder)
-        settings.num_labels = labels
-        torch.manual_seed(0)
-        model = BertForSequenceClassification(settings)
-        randomize(model)
-        model.save_pretrained(folder)
-        change(folder / "config.json", **config)
-        if not st:
-            return folder
-        TheirCrossEncoder(str(folder), device="cpu").save_pretrained(str(tmp_path / "st"))
-        return tmp_path / "st"
-
-    return build
+    return maker(tmp_path)
 
 
 def both(folder, **settings):
@@ -245,63 +219,3 @@ def test_other_dtypes_are_close(make):
     found = model.predict(PAIRS)
     assert model.dtype == torch.float8_e4m3fn and model.model.head.output.weight.dtype == torch.float32
     assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
-
-
-@pytest.mark.parametrize(
-    ("file", "values", "says"),
-    [
-        ("sentence_bert_config.json", {"transformer_task": "feature-extraction"}, "transformer_task is 'feature-extraction'"),
-        ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 3}}}, "processing_kwargs is"),
-        ("config_sentence_transformers.json", {"prompts": {"a": "b"}, "default_prompt_name": "a"}, "default_prompt_name is 'a'"),
-        ("tokenizer_config.json", {"truncation_side": "left"}, "truncation_side is 'left'; accepted: 'right'"),
-        ("config.json", {"model_type": "qwen3"}, "model_type is 'qwen3'"),
-    ],
-)  # fmt: skip
-def test_folders_that_ask_for_more_are_refused(make, file, values, says):
-    folder = make(st=True)
-    change(folder / file, **values)
-    with pytest.raises(CheckpointError, match=says):
-        CrossEncoder(folder, device="cpu")
-
-
-def test_sentence_encoders_are_refused(make, tmp_path):
-    with pytest.raises(CheckpointError, match=r"Pooling.*use SentenceEncoder"):
-        CrossEncoder(make_bert_folder(tmp_path / "st"), device="cpu")
-    with pytest.raises(CheckpointError, match=r"lacks pooler\.dense\.weight|lacks bert\.pooler\.dense\.weight"):
-        CrossEncoder(make_bert_folder(tmp_path / "bare-encoder", generation=None), device="cpu")
-    folder = make(st=True)
-    logit_score = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
-    modules = json.loads((folder / "modules.json").read_text())
-    write(folder / "modules.json", [*modules, {"idx": 1, "name": "1", "path": "1_LogitScore", "type": logit_score}])
-    with pytest.raises(CheckpointError, match="LogitScore"):
-        CrossEncoder(folder, device="cpu")
-
-
-def test_bad_arguments_are_named(make, tmp_path):
-    model = CrossEncoder(make(), device="cpu")
-    for call, error, says in (
-        (lambda: model.predict([PAIRS[0], None]), ArgumentTypeError, r"sentences\[1\] is None"),
-        (lambda: model.predict(PAIRS, batch_tokens=0), ArgumentValueError, "batch_tokens is 0"),
-        (lambda: model.predict(PAIRS, activation_fn="sigmoid"), ArgumentTypeError, "activation_fn is 'sigmoid'"),
-        (lambda: model.rank("q", DOCUMENTS, top_k=0), ArgumentValueError, "top_k is 0"),
-        (lambda: model.rank("q", ["a", 1]), ArgumentTypeError, r"documents\[1\] is 1"),
-        (lambda: setattr(model, "activation_fn", 3), ArgumentTypeError, "activation_fn is 3"),
-        (lambda: setattr(model, "max_seq_length", 41), ArgumentValueError, "max_length is 41; accepted: 3 to 40"),
-        (lambda: CrossEncoder(tmp_path / "bare", max_length="5"), ArgumentTypeError, "max_length is '5'"),
-    ):
-        with pytest.raises(error, match=says):
-            call()
-    model.activation_fn = nn.GELU(approximate="tanh")
-    with pytest.raises(ArgumentValueError, match=r"activation_fn is GELU.*accepted for saving"):
-        model.save_pretrained(tmp_path / "out")
-    several = CrossEncoder(make(3), device="cpu")
-    with pytest.raises(ArgumentValueError, match="rank of a model with 3 labels"):
-        several.rank("q", DOCUMENTS)
-
-
-def test_scores_that_are_no_numbers_are_reported(make):
-    model = CrossEncoder(make(), device="cpu")
-    with torch.no_grad():
-        model.model.head.output.bias.fill_(float("nan"))
-    with pytest.warns(RuntimeWarning, match="2 of 2 features are NaN"):
-        model.predict(PAIRS[:2])
