@@ -44,7 +44,8 @@ def test_predict_is_that_of_sentence_transformers(make, labels, st):
     expected = theirs.predict(PAIRS)
     assert expected.std(0).min() > 1e-3
     assert_same(ours.predict(PAIRS), expected)
-    assert_same(ours.predict(PAIRS, apply_softmax=True), theirs.predict(PAIRS, apply_softmax=True))
+    # Over one label it has no effect; sentence-transformers before 6.2 gives 1.0 there whatever the pair.
+    assert_same(ours.predict(PAIRS, apply_softmax=True), theirs.predict(PAIRS, apply_softmax=labels > 1))
     assert_same(ours.predict(PAIRS, activation_fn=torch.tanh), theirs.predict(PAIRS, activation_fn=torch.tanh))
     assert_same(ours.predict(PAIRS, convert_to_tensor=True), theirs.predict(PAIRS, convert_to_tensor=True))
     a, b = (m.predict(PAIRS, convert_to_numpy=False) for m in (ours, theirs))

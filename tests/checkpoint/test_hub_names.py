@@ -10,7 +10,7 @@ import transformers as hf
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 import hub_models
-from families import make_model, save
+from families import gte_config, make_model, save
 from folders import change, make_bert_folder, write
 from hub_models import VOCAB, HubModel, jina, new, nomic
 from sentcore import Encoder, PackedBatch, SentenceEncoder
@@ -132,7 +132,7 @@ def test_the_nomic_reference_is_transformers(tmp_path):
 
 def test_the_new_reference_is_transformers(tmp_path):
     model = new(factor=None)
-    config = hf.GteConfig(
+    config = gte_config(
         hidden_size=64,
         num_attention_heads=4,
         num_hidden_layers=hub_models.LAYERS,

@@ -52,7 +52,12 @@ def rows() -> list[dict[str, torch.Tensor]]:
     return [{name: value[row] for name, value in batch.items()} for batch in batches for row in range(4)]
 
 
-@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2, "activation_checkpointing": True}])
+RECOMPUTED = next(
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(hf.TrainingArguments, name)
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2, RECOMPUTED: True}])
 def test_trainer(options, tmp_path):
     def train(accelerated: bool):
         model = classifier()
