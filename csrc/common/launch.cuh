@@ -28,14 +28,17 @@ struct Given {
   using type = T;
 };
 
+// More dynamic shared memory than this is asked for. CUDA gives a block 48 kB unasked, of which its static shared
+// memory, 16 kB at most beside dynamic one, is a part.
+constexpr std::size_t kUnaskedSharedBytes = 32 * 1024;
+
 #ifdef __CUDACC__
 // Starts kernel(args...) on `stream` and returns what CUDA said of the launch. An empty grid is no work and no error.
 template <typename... Params>
 cudaError_t launch(void (*kernel)(Params...), const LaunchShape& shape, cudaStream_t stream,
                    typename Given<Params>::type... args) {
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return cudaSuccess;
-  constexpr std::size_t free_shared_bytes = 48 * 1024;  // more has to be asked for
-  if (shape.shared_bytes > free_shared_bytes) {
+  if (shape.shared_bytes > kUnaskedSharedBytes) {
     const cudaError_t status =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
     if (status != cudaSuccess) return status;

@@ -44,7 +44,8 @@ __device__ __forceinline__ void copy_async_16(void* shared, const void* global, 
 // Closes the group of the copies this thread has started since the last one.
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most `pending` of this thread's groups, the newest ones, are still under way.
+// Waits until at most `pending` of this thread's groups, the newest ones, are still under way. Copies that are in no
+// group yet are not waited for.
 template <int pending>
 __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");

@@ -29,6 +29,10 @@ struct Given {
   using type = T;
 };
 
+// More dynamic shared memory than this is asked for. CUDA gives a block 48 kB unasked, of which its static shared
+// memory, 16 kB at most beside dynamic one, is a part.
+constexpr std::size_t kUnaskedSharedBytes = 32 * 1024;
+
 // Runs kernel(args...) to its end. The limits are a GPU's.
 template <typename... Params>
 cudaError_t launch(void (*kernel)(Params...), const LaunchShape& shape, cudaStream_t,
@@ -43,8 +47,9 @@ cudaError_t launch(void (*kernel)(Params...), const LaunchShape& shape, cudaStre
     void (*kernel)(Params...);
     std::tuple<Params...> args;
   } call{kernel, {args...}};
+  const std::size_t room = shape.shared_bytes > kUnaskedSharedBytes ? shape.shared_limit : 48 * 1024;
   emulation::run_grid(
-      grid, block, shape.shared_bytes,
+      grid, block, shape.shared_bytes, room,
       [](void* context) {
         auto* c = static_cast<Call*>(context);
         std::apply(c->kernel, c->args);

@@ -43,6 +43,7 @@ struct Runtime {
   int count = 0;                                 // threads of a block
   int waiting = 0;                               // at the block's barrier
   int exited = 0;
+  std::size_t shared_room = 0;  // bytes of a block, static and dynamic
   void (*body)(void*) = nullptr;
   void* context = nullptr;
   std::string error;

@@ -55,6 +55,11 @@ void enter_thread(void* argument) {
   auto* thread = static_cast<Thread*>(argument);
   for (;;) {  // once for each block
     runtime().body(runtime().context);
+    // No wait is for such copies: on a GPU they may land on whatever was written there since.
+    if (!thread->copies.open.empty() && runtime().error.empty()) {
+      runtime().error = "thread " + std::to_string(thread->view.linear) + " of " + block_text() +
+                        " has left the kernel with copies that are in no group, which no wait was for";
+    }
     thread->state = State::exited;
     ++runtime().exited;
     thread->fiber->yield();
@@ -129,6 +134,12 @@ void run_block() {
   }
   current = nullptr;
   if (r.error.empty() && r.exited < r.count) r.error = deadlock_text();
+  std::size_t shared = 0;
+  for (const auto& object : r.shared) shared += object.second.second;
+  if (r.error.empty() && shared > r.shared_room) {
+    r.error = block_text() + " has " + std::to_string(shared) + " bytes of shared memory, static and dynamic, where " +
+              std::to_string(r.shared_room) + " are given";
+  }
   r.shared.clear();
   if (r.error.empty()) return;
   r.threads.clear();  // fibers stand in the middle of the kernel
@@ -144,12 +155,14 @@ unsigned seed_from_environment() {
 
 }  // namespace
 
-void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*), void* context) {
+void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, std::size_t shared_room, void (*body)(void*),
+              void* context) {
   Runtime& r = runtime();
   const std::lock_guard<std::mutex> lock(r.one_launch);
   grid_dim = grid;
   block_dim = block;
   r.count = static_cast<int>(block.x * block.y * block.z);
+  r.shared_room = shared_room;
   r.body = body;
   r.context = context;
   while (static_cast<int>(r.threads.size()) < r.count) {

@@ -47,8 +47,10 @@ extern uint3 block_index;
 extern dim3 block_dim;
 extern dim3 grid_dim;
 
-// Runs body(context) once for every thread of the grid. Throws std::runtime_error on a deadlock or on misuse.
-void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(void*), void* context);
+// Runs body(context) once for every thread of the grid, a block with shared_room bytes of shared memory at most, static
+// and dynamic together. Throws std::runtime_error on a deadlock or on misuse.
+void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, std::size_t shared_room, void (*body)(void*),
+              void* context);
 
 // A barrier of the whole block.
 void meet_block(Place place);

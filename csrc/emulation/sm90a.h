@@ -23,6 +23,8 @@ inline std::uint32_t shared_address(const void* shared) { return emulation::shar
 
 inline void keep_order() {}
 inline void forget(float&) {}
+inline void forget(int&) {}
+inline void compute_before(float) {}
 void store_shared(std::uint32_t target, std::uint32_t value);
 void barrier_init(Barrier* barrier, unsigned arrivals);
 inline void barrier_init_fence() {}

@@ -58,7 +58,8 @@ enum Misuse : int {
   kTwoWarpOperations,
   kMisalignedLoad,
   kCopyToGlobal,
-  kSharedOutOfRange
+  kSharedOutOfRange,
+  kCopyInNoGroup
 };
 
 __global__ void misuse(int kind, unsigned char* memory) {
@@ -102,6 +103,10 @@ __global__ void misuse(int kind, unsigned char* memory) {
     case kSharedOutOfRange:
       shared[i] = 0.0f;
       ptx::copy_async_16(shared + 62, memory);
+      break;
+    case kCopyInNoGroup:
+      ptx::copy_async_16(shared + i % 16 * 4, memory);
+      ptx::copy_async_wait<0>();
       break;
     default:
       break;

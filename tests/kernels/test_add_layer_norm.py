@@ -163,8 +163,10 @@ def test_more_rows_than_blocks(ops, hidden):
     check(ops, draw(2113 if hidden == 8 else 1059, hidden, FLOAT32))
 
 
-def test_row_longer_than_shared_memory(ops):
-    check(ops, draw(1, 13001, BFLOAT16))
+# The longest row that is kept in shared memory, beside what the block's sums take there, and a longer one.
+@pytest.mark.parametrize("hidden", [12288, 13001])
+def test_rows_that_fill_shared_memory_or_outgrow_it(ops, hidden):
+    check(ops, draw(1, hidden, BFLOAT16))
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])

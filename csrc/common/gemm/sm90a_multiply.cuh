@@ -26,13 +26,17 @@ struct Sm90aTiles {
   int slice_depth;
 };
 
-template <int kColumns>
+// kScaled: e4m3's scales of the columns lie beside their biases, and take the room of a stage.
+template <int kColumns, bool kScaled>
 struct Sm90aShared {
   static constexpr int stage_bytes = (2 + kColumns / 64) * kBox;
-  static constexpr int stages = 160 * 1024 / stage_bytes;
+  static constexpr int stages = (kScaled ? 128 : 160) * 1024 / stage_bytes;
   static constexpr int staged = stages * stage_bytes;                         // where the boxes that are stored begin
   static constexpr std::size_t bytes = staged + 2 * 2 * kStagedBytes + 1024;  // whose beginning is aligned to 1024
-  static_assert(bytes + 1024 <= kSm90aSharedBytes, "");
+  // The static ones of multiply_sm90a: barriers, and what both tiles' columns add; each aligned to 16 bytes, all to 128.
+  static constexpr std::size_t fixed =
+      (2 * stages + 2) * sizeof(ptx::Barrier) + 2 * sizeof(ColumnTerms<kColumns, kScaled>) + 4 * 16 + 128;
+  static_assert(bytes + fixed <= kSm90aSharedBytes, "a block cannot have as much: CUDA refuses the launch");
 };
 
 // The tile of this number, columns fastest, so that the rows of A stay in L2.
@@ -50,10 +54,10 @@ struct Sm90aTile {
 };
 
 // Fills one stage. kA, kB: the operand's memory runs along K.
-template <int kColumns, bool kA, bool kB, bool kGated>
+template <int kColumns, bool kA, bool kB, bool kGated, bool kScaled>
 __device__ __forceinline__ void fill(const Sm90aMaps& maps, const Gemm& args, const Sm90aTile& tile, int k,
                                      unsigned char* stage, ptx::Barrier* full) {
-  ptx::barrier_arrive_and_expect(full, Sm90aShared<kColumns>::stage_bytes);
+  ptx::barrier_arrive_and_expect(full, Sm90aShared<kColumns, kScaled>::stage_bytes);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int row = tile.row0 + i * 64;
@@ -165,14 +169,14 @@ __device__ __forceinline__ void store_tile(const Sm90aMaps& maps, const Gemm& ar
 template <typename T, typename Element, int kColumns, bool kA, bool kB, End kEnd>
 __global__ void __launch_bounds__(kSm90aThreads, 1)
     multiply_sm90a(const __grid_constant__ Sm90aMaps maps, const Gemm args, const Sm90aTiles tiles) {
-  using Shared = Sm90aShared<kColumns>;
+  constexpr bool kScaled = sizeof(Element) == 1;
+  using Shared = Sm90aShared<kColumns, kScaled>;
   constexpr bool kGated = kIsGated<kEnd>;
   constexpr int kTileColumns = kGated ? kColumns / 2 : kColumns;
   SENTCORE_DYNAMIC_SHARED(unsigned char, dynamic);
   SENTCORE_SHARED(ptx::Barrier, full, [Shared::stages]);
   SENTCORE_SHARED(ptx::Barrier, empty, [Shared::stages]);
   SENTCORE_SHARED(ptx::Barrier, order, [2]);  // a warpgroup's turn to multiply
-  constexpr bool kScaled = sizeof(Element) == 1;
   using Terms = ColumnTerms<kColumns, kScaled>;
   SENTCORE_SHARED(Terms, terms, [2]);  // of each warpgroup's tile
   unsigned char* shared = dynamic + (1024 - ptx::shared_address(dynamic) % 1024) % 1024;
@@ -196,8 +200,8 @@ __global__ void __launch_bounds__(kSm90aThreads, 1)
       const Sm90aTile tile(args, tiles, number, kTileColumns);
       for (int i = 0; i < tile.steps; ++i) {
         ptx::barrier_wait(&empty[turn.stage], turn.parity ^ 1u);
-        fill<kColumns, kA, kB, kGated>(maps, args, tile, tile.begin + i * kDepth,
-                                       shared + turn.stage * Shared::stage_bytes, &full[turn.stage]);
+        fill<kColumns, kA, kB, kGated, kScaled>(maps, args, tile, tile.begin + i * kDepth,
+                                                shared + turn.stage * Shared::stage_bytes, &full[turn.stage]);
         turn.advance(1);
       }
     }
@@ -215,14 +219,7 @@ __global__ void __launch_bounds__(kSm90aThreads, 1)
         continue;
       }
       if (kBias) fetch_terms<T, kGated>(args, member, tile.column0, terms[group]);
-      float sums[2][kColumns / 2];
-      if (tile.steps == 0) {
-#pragma unroll
-        for (int m = 0; m < 2; ++m) {
-#pragma unroll
-          for (int i = 0; i < kColumns / 2; ++i) sums[m][i] = 0.0f;
-        }
-      }
+      float sums[2][kColumns / 2] = {};  // of a slice without a step, and see wgmma.cuh
       // Only when the other warpgroup has seen all of its stages full: the parity of a stage tells a round from the
       // next one, and not from the one after that.
       if (round > 0) ptx::barrier_wait(&order[group], static_cast<unsigned>((round - 1) / 2) & 1u);
@@ -273,7 +270,7 @@ cudaError_t start_sm90a(const Gemm& args, cudaStream_t stream) {
   const std::int64_t count = std::int64_t{tiles.rows} * tiles.columns * tiles.slices;
   if (count > (1 << 30)) return cudaErrorInvalidConfiguration;
   LaunchShape shape{dim3(static_cast<unsigned>(count < multiprocessors() ? count : multiprocessors())),
-                    dim3(kSm90aThreads), Sm90aShared<kColumns>::bytes};
+                    dim3(kSm90aThreads), Sm90aShared<kColumns, sizeof(Element) == 1>::bytes};
   shape.shared_limit = kSm90aSharedBytes;
   return launch(multiply_sm90a<T, Element, kColumns, kA, kB, kEnd>, shape, stream, maps, args, tiles);
 }

@@ -22,6 +22,19 @@ __device__ __forceinline__ void keep_order() { asm volatile("" ::: "memory"); }
 
 // The compiler forgets what it has computed from x: it would keep the results in registers for a second use.
 __device__ __forceinline__ void forget(float& x) { asm volatile("" : "+f"(x)); }
+__device__ __forceinline__ void forget(int& x) { asm volatile("" : "+r"(x)); }
+
+// x, which is never negative, is computed before what comes after this. ptxas moves a product_wait up over arithmetic
+// that does not need it, and then nothing is computed while products are under way; keep_order is the compiler's alone.
+__device__ __forceinline__ void compute_before(float x) {
+  asm volatile(
+      "{\n"
+      ".reg .pred never;\n"
+      "setp.lt.f32 never, %0, 0f00000000;\n"
+      "@never nanosleep.u32 20;\n"
+      "}" ::"f"(x)
+      : "memory");
+}
 
 // Four bytes to the shared address `target`.
 __device__ __forceinline__ void store_shared(std::uint32_t target, std::uint32_t value) {

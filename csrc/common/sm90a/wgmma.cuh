@@ -12,6 +12,8 @@ namespace sentcore::ptx {
 
 // sums = A * B, plus sums with accumulate. a and b are what operand() gives; kAByDepth, kBByDepth: memory runs along
 // the depth. The second form takes 64 x 16 of A from registers, as multiply_accumulate_16x8x16 takes 16 x 16 a warp.
+// sums have a value before the first product, also where it takes none: ptxas 12.8 waits between all products otherwise
+// (C7515).
 template <typename T, bool kAByDepth, bool kBByDepth, int kColumns>
 __device__ __forceinline__ void multiply_64(float (&sums)[kColumns / 2], std::uint64_t a, std::uint64_t b,
                                             bool accumulate);

@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const bool says = thread % kWarpSize == 0;
     const std::uint32_t box = ptx::shared_address(shared + kStaged + group * kBox);
     for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
-      Sums sums;
+      Sums sums = {};  // see wgmma.cuh
       int last = 0;  // the stage of the step before
       for (int step = 0; step < steps; ++step) {
         const unsigned char* stage = shared + turn.stage * kStageBytes;

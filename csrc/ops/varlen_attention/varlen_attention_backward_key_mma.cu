@@ -141,7 +141,8 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
   }
 
   if (!works) return;
-  ptx::copy_async_wait<0>();  // keys and values that no query saw
+  ptx::copy_async_commit();   // keys and values that no query saw are in no group yet, and a wait is for groups alone
+  ptx::copy_async_wait<0>();
   const float key_factor[2] = {given.scale, given.scale}, value_factor[2] = {given.keep_scale, given.keep_scale};
   store_rows<kD>(static_cast<T*>(args.grad_k) + start, given.kv_stride, key_sums, key_factor, keys, rows, given.size);
   store_rows<kD>(static_cast<T*>(args.grad_v) + start, given.kv_stride, value_sums, value_factor, values, rows,

@@ -149,7 +149,8 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
           total == 0.0f ? -kInfinity : maximum[half] * kLn2 + logf(total);
     }
   }
-  ptx::copy_async_wait<0>();  // queries that no key was there for
+  ptx::copy_async_commit();   // queries that no key was there for are in no group yet, and a wait is for groups alone
+  ptx::copy_async_wait<0>();
   const std::int64_t stride = static_cast<std::int64_t>(given.heads) * given.size;
   store_rows<kD>(static_cast<T*>(args.out) + (static_cast<std::int64_t>(sentence.first_q) + first_row) * stride +
                      head * given.size,

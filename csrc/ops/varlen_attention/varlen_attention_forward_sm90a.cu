@@ -82,6 +82,7 @@ template <typename T, int kD>
 __device__ __forceinline__ void store_outputs(const float (&out)[kD / 2], const float (&factor)[2],
                                               unsigned char* staged, T* target, std::int64_t stride, int rows,
                                               int group, int thread) {
+  ptx::forget(thread);  // what follows from it would be kept in registers all the time
   const int row = thread / kWarpSize * 16 + thread % kWarpSize / 4, column = thread % 4 * 2;
   const std::uint32_t place =
       ptx::shared_address(staged) + static_cast<std::uint32_t>(row * kBoxBytes + row % 8 * 16 + column * 2);
@@ -122,9 +123,9 @@ __device__ __forceinline__ void compute(const VarlenAttentionForward& args, Barr
     unsigned char* queries = shared + query.stage * Tiles::query_bytes + group * Tiles::wide * kBox;
     const auto keys_of = [&] { return shared + Tiles::keys + key.stage * Tiles::tile_bytes; };
     const auto values_of = [&] { return shared + Tiles::values + value.stage * Tiles::tile_bytes; };
-    Scores scores;
+    Scores scores = {};  // see wgmma.cuh
     std::uint32_t fragments[kTileKeys / 16][4];
-    float out[kD / 2];
+    float out[kD / 2] = {};
     float maximum[2] = {-kInfinity, -kInfinity}, sum[2] = {}, shrink[2];
 
     ptx::barrier_wait(&barriers.queries_full[query.stage], query.parity);
@@ -149,6 +150,7 @@ __device__ __forceinline__ void compute(const VarlenAttentionForward& args, Barr
       if (says) ptx::barrier_arrive(&barriers.keys_read[key.stage]);
       key.advance(1);
       soften(scores, scale, work.sentence.length_k - tile * kTileKeys, column, maximum, sum, shrink);
+      ptx::compute_before(sum[0] + sum[1]);
       ptx::product_wait<0>();  // and the outputs of the tile before
       if (says) ptx::barrier_arrive(&barriers.values_read[value.stage]);
       value.advance(1);
