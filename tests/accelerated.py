@@ -29,8 +29,12 @@ def ragged(vocabulary: int = 90, pad: int = 0, left: bool = False) -> dict[str, 
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def pair(name: str, backend: str = "auto") -> tuple[hf.PreTrainedModel, hf.PreTrainedModel]:
-    model = make_model(name)
+def to(device: str, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def pair(name: str, backend: str = "auto", device: str = "cpu") -> tuple[hf.PreTrainedModel, hf.PreTrainedModel]:
+    model = make_model(name).to(device)
     return sentcore.accelerate(copy.deepcopy(model), backend), model
 
 
@@ -54,7 +58,7 @@ def losses(model: nn.Module, batches: list[dict[str, torch.Tensor]], **call) -> 
     model.train()
     for batch in batches:
         optimizer.zero_grad()
-        loss = model(**batch, **call)
+        loss = model(**to(str(trained[0].device), batch), **call)
         loss = loss if isinstance(loss, torch.Tensor) else loss.loss
         loss.backward()
         optimizer.step()

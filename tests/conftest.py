@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import sentcore
+from devices import real_gpu
 from sentcore.checkpoint import resolve
 
 TEXTS = [
@@ -50,6 +51,12 @@ def sentence_transformer(minilm_folder):
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(minilm_folder), device="cpu")
+
+
+@pytest.fixture(params=["cpu", *real_gpu()])
+def device(request):
+    """Where ours computes; what it is compared with stays on the CPU unless a test says so."""
+    return request.param
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import sentcore
+from families import make_model, save
 from sentcore import Encoder, EncoderConfig, PackedBatch, _extension, placement
-from sentcore.errors import ArgumentValueError
+from sentcore.errors import ArgumentValueError, SentcoreError
 
 WORDS = [
     "the",
@@ -67,6 +68,23 @@ def test_a_sentence_has_the_same_bits_in_any_batch_order_and_number_of_threads(m
         assert np.array_equal(found, expected[order])
     for i in range(0, len(sentences), 7):
         assert np.array_equal(model.encode(sentences[i]), expected[i])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "fp8"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_sentence_has_the_same_bits_on_every_device(tmp_path, dtype, gated, device):
+    """Random weights of two architectures, whose heads and widths fill no tile."""
+    try:
+        folder = save(make_model("modernbert" if gated else "bert", "wide"), tmp_path, tokenizer=True)
+        model = sentcore.SentenceEncoder(folder, device=device, dtype=dtype, batch_invariant=True)
+    except SentcoreError as refused:
+        pytest.skip(str(refused))
+    sentences, shuffled = texts(60), random.Random(1)
+    expected = model.encode(sentences)
+    assert np.isfinite(expected).all() and np.ptp(expected, axis=0).min() > 0
+    for batch_tokens in (1, 50, 333, 2000, 50000):
+        order = shuffled.sample(range(len(sentences)), len(sentences))
+        assert np.array_equal(model.encode([sentences[i] for i in order], batch_tokens=batch_tokens), expected[order])
 
 
 def test_where_it_does_not_hold_it_is_refused(monkeypatch):

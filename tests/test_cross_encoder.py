@@ -26,19 +26,21 @@ def make(tmp_path):
     return maker(tmp_path)
 
 
-def both(folder, **settings):
-    return CrossEncoder(folder, device="cpu", **settings), TheirCrossEncoder(str(folder), device="cpu", **settings)
+def both(folder, device="cpu", **settings):
+    """Ours on the device, theirs on the CPU."""
+    return CrossEncoder(folder, device=device, **settings), TheirCrossEncoder(str(folder), device="cpu", **settings)
 
 
 def assert_same(ours, theirs):
     assert type(ours) is type(theirs) and ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    ours = ours.cpu() if isinstance(ours, torch.Tensor) else ours
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=0, atol=5 * SAME_FEATURES_FLOAT32)
 
 
 @pytest.mark.parametrize("st", [False, True])
 @pytest.mark.parametrize("labels", [1, 3])
-def test_predict_is_that_of_sentence_transformers(make, labels, st):
-    ours, theirs = both(make(labels, st))
+def test_predict_is_that_of_sentence_transformers(make, labels, st, device):
+    ours, theirs = both(make(labels, st), device)
     assert (ours.num_labels, ours.max_seq_length) == (labels, theirs.max_seq_length)
     assert ours.id2label == theirs.config.id2label
     expected = theirs.predict(PAIRS)
@@ -56,8 +58,8 @@ def test_predict_is_that_of_sentence_transformers(make, labels, st):
 
 @pytest.mark.parametrize("labels", [1, 3])
 @pytest.mark.parametrize("options", [{}, {"convert_to_numpy": False}, {"convert_to_tensor": True}])
-def test_one_pair_and_none(make, labels, options):
-    ours, theirs = both(make(labels))
+def test_one_pair_and_none(make, labels, options, device):
+    ours, theirs = both(make(labels), device)
     assert_same(ours.predict(PAIRS[0], **options), theirs.predict(PAIRS[0], **options))
     assert_same(ours.predict(list(PAIRS[0]), **options), theirs.predict(list(PAIRS[0]), **options))
     a, b = ours.predict([], **options), theirs.predict([], **options)
@@ -67,8 +69,8 @@ def test_one_pair_and_none(make, labels, options):
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_any_batch_size_gives_the_same(make, backend):
-    model = CrossEncoder(make(3), device="cpu", backend=backend)
+def test_any_batch_size_gives_the_same(make, backend, device):
+    model = CrossEncoder(make(3), device=device, backend=backend)
     whole = model.predict(PAIRS)
     for budget in (1, 60):
         np.testing.assert_allclose(model.predict(PAIRS, batch_tokens=budget), whole, rtol=0, atol=SAME_FEATURES_FLOAT32)
@@ -83,8 +85,8 @@ def test_windows_keep_the_order(make, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"return_documents": True}, {"activation_fn": nn.Identity()}])
-def test_rank_is_that_of_sentence_transformers(make, options):
-    ours, theirs = both(make())
+def test_rank_is_that_of_sentence_transformers(make, options, device):
+    ours, theirs = both(make(), device)
     a, b = (model.rank("the cat", DOCUMENTS, **options) for model in (ours, theirs))
     assert [entry["corpus_id"] for entry in a] == [entry["corpus_id"] for entry in b]
     assert [entry.get("text") for entry in a] == [entry.get("text") for entry in b]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,13 @@ def test_a_benchmark_runs_and_writes_its_table(name, tmp_path):
     assert (tmp_path / f"{name}.md").read_text().count("\n") == len(found["rows"]) + 2
 
 
-def test_the_script_refuses_a_machine_without_a_gpu():
-    done = subprocess.run(["bash", BENCH / "gpu.sh"], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+def test_the_script_refuses_a_machine_without_a_gpu(tmp_path):
+    # Where there is one, nvidia-smi lies beside these, and the script would build, test and measure.
+    for tool in ("bash", "dirname"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    done = subprocess.run(
+        [tmp_path / "bash", BENCH / "gpu.sh"], capture_output=True, text=True, env={"PATH": str(tmp_path)}
+    )
     assert (done.returncode, done.stderr) == (2, "no NVIDIA GPU is seen here\n")
 
 
@@ -74,6 +80,30 @@ batch_invariance.main()"""
     rows = json.loads((tmp_path / "batch_invariance.json").read_text())["rows"]
     assert {row["extra"]["refused"] for row in rows} == {"not tried here"} and len(rows) == 4
     assert all(row["group"].startswith("usual path") and "cost" not in row["extra"] for row in rows)
+
+
+KEPT = """import os, signal, time, timing
+with timing.kept("some", timing.arguments("a"), {{"float32": 1e-3}}) as rows:
+    rows += timing.rows_of("one, float32", "case", {{"torch": [2.0], "sentcore": [1.0]}}, 1e-6)
+    {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "says"),
+    [
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", "some: out of time after 1 rows"),
+        ("raise ValueError('no such peer')", "no such peer"),
+        (
+            "rows += timing.rows_of('two, float32', 'case', {'torch': [2.0], 'sentcore': [1.0]}, float('nan'))",
+            "two, float32, case: difference nan; accepted: at most 0.001",
+        ),
+    ],
+)
+def test_rows_stay_whatever_ends_a_benchmark(tmp_path, then, says):
+    done = changed(KEPT.format(then), "--device", "cpu", "--out", tmp_path)
+    assert done.returncode == 1 and says in done.stderr
+    assert [row["group"] for row in json.loads((tmp_path / "some.json").read_text())["rows"]] == ["one, float32"]
 
 
 # ---- the stages of gpu.sh ----

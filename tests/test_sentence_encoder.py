@@ -15,12 +15,14 @@ SENTENCES = ["the cat sat on the dogs", "cat", "", "我爱北京天安门 the do
 
 
 @pytest.fixture
-def both(tmp_path):
+def both(tmp_path, device):
+    """Ours on the device, theirs on the CPU."""
+
     def build(**settings):
         from sentence_transformers import SentenceTransformer
 
         folder = make_bert_folder(tmp_path / "model", **settings)
-        return SentenceEncoder(folder, device="cpu"), SentenceTransformer(str(folder), device="cpu")
+        return SentenceEncoder(folder, device=device), SentenceTransformer(str(folder), device="cpu")
 
     return build
 
@@ -180,7 +182,8 @@ def test_save_pretrained_is_read_by_sentence_transformers(both, tmp_path):
     ours, _ = both(dense=(20, "torch.nn.modules.activation.Tanh"), normalize=True, prompts={"q": "the "})
     ours.save_pretrained(tmp_path / "saved")
     rows = ours.encode(SENTENCES)
-    again, theirs = SentenceEncoder(tmp_path / "saved"), SentenceTransformer(str(tmp_path / "saved"))
+    again = SentenceEncoder(tmp_path / "saved", device=ours.device)
+    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     np.testing.assert_array_equal(again.encode(SENTENCES), rows)
     np.testing.assert_allclose(theirs.encode(SENTENCES), rows, atol=2e-5)
     assert again.prompts == {"q": "the "} and again.max_seq_length == ours.max_seq_length
@@ -192,7 +195,7 @@ def test_trains_as_a_module(both):
 
     ours, _ = both()
     ours.train()
-    batch = pack_batch(ours.tokenizer(SENTENCES), np.arange(len(SENTENCES)), device="cpu")
+    batch = pack_batch(ours.tokenizer(SENTENCES), np.arange(len(SENTENCES)), device=ours.device)
     features = ours(batch)
     assert features.shape == (len(SENTENCES), 32)
     features.sum().backward()

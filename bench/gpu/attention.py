@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
-from timing import alternate_ms, arguments, check, difference_of, rows_of, spread, write
+from timing import alternate_ms, arguments, difference_of, kept, rows_of, spread
 
 from sentcore import ops
 
@@ -36,7 +36,8 @@ def draw(name: str, heads: int, size: int, dtype: torch.dtype, device: str) -> d
     while sum(lengths) < tokens:
         lengths.append(int(torch.randint(shortest, longest + 1, (), generator=generator)))
     starts = [0, *accumulate(lengths)]
-    qkv = torch.randn(starts[-1], 3, heads, size, generator=generator).to(device=device, dtype=dtype)
+    generator = torch.Generator(device).manual_seed(0)  # a CPU would take a second for the larger ones
+    qkv = torch.randn(starts[-1], 3, heads, size, generator=generator, device=device).to(dtype)
     longest = max(lengths)
     padded = torch.zeros(len(lengths), longest, 3, heads, size, dtype=dtype, device=device)
     mask = torch.zeros(len(lengths), longest, dtype=torch.bool, device=device)
@@ -108,8 +109,12 @@ def can(run, batch, backward: bool) -> bool:
 
 def main() -> None:
     options = arguments(__doc__)
-    device = options.device
-    rows = []
+    with kept("attention", options, LIMITS) as rows:
+        measure(options.device, rows)
+
+
+def measure(device: str, rows: list) -> None:
+    """Adds to `rows`."""
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         name = str(dtype).removeprefix("torch.")
         lengths = list(LENGTHS) if dtype == torch.bfloat16 else ["8-64", "512"]
@@ -141,8 +146,6 @@ def main() -> None:
                     rate = flops / (spread(times["sentcore"])[0] * 1e-3) / 1e12
                     group = f"attention {'forward + backward' if backward else 'forward'}, {name}"
                     rows += rows_of(group, f"lengths {length}, D{size}", times, difference, tflops=rate)
-    check(rows, LIMITS)
-    write("attention", rows, options)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from encoder import BATCHES, SHAPES
-from timing import Row, alternate_ms, arguments, spread, times_ms, write
+from timing import Row, alternate_ms, arguments, kept, spread, times_ms
 
 import sentcore
 from sentcore.errors import SentcoreError
@@ -113,12 +113,12 @@ def measure(folder: Path, shape: str, dtype: str, device: str) -> Row:
 
 def main() -> None:
     options = arguments(__doc__)
-    rows = []
-    for shape in ("MiniLM", "BERT-base"):
-        with tempfile.TemporaryDirectory() as folder:
-            path = write_folder(shape, options.device, Path(folder))
-            rows += [measure(path, shape, dtype, options.device) for dtype in DTYPES]
-    write("batch_invariance", rows, options)
+    with kept("batch_invariance", options) as rows:
+        for shape in ("MiniLM", "BERT-base"):
+            with tempfile.TemporaryDirectory() as folder:
+                path = write_folder(shape, options.device, Path(folder))
+                for dtype in DTYPES:
+                    rows.append(measure(path, shape, dtype, options.device))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import alternate_ms, arguments, check, rows_of, spread, write
+from timing import alternate_ms, arguments, kept, rows_of, spread
 
 import sentcore
 from sentcore.checkpoint.load import load_checkpoint
@@ -91,8 +91,12 @@ def can(run) -> bool:
 
 def main() -> None:
     options = arguments(__doc__)
-    device = options.device
-    rows = []
+    with kept("encoder", options, LIMITS) as rows:
+        measure(options.device, rows)
+
+
+def measure(device: str, rows: list) -> None:
+    """Adds to `rows`."""
     for dtype in (torch.bfloat16, torch.float32):
         name = str(dtype).removeprefix("torch.")
         for shape in SHAPES if dtype == torch.bfloat16 else ("MiniLM",):
@@ -118,8 +122,6 @@ def main() -> None:
                     )
                     times = alternate_ms({k: lambda _, f=f: f() for k, f in runs.items()}, [None], device)
                 rows += _rows("forward", name, shape, label, times, difference, packed)
-    check(rows, LIMITS)
-    write("encoder", rows, options)
 
 
 def _rows(what, dtype, shape, label, times, difference, packed):

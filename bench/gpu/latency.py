@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 from sentence_models import LIMITS, PEER, SHAPES, difference, dtype_of, make_folder, ours, texts, theirs
-from timing import arguments, check, rows_of, write
+from timing import arguments, kept, rows_of
 
 SIZES = (1, 2, 4, 8, 16)
-CALLS, ROUNDS = 40, 3  # each: so many calls of each, in turn
+CALLS, ROUNDS = 20, 3  # each: so many calls of each, in turn
 PLAIN, GRAPHS = "sentcore, no graphs", "sentcore, CUDA graphs"
 
 
@@ -33,10 +33,15 @@ def calls_ms(run, sets: list[list[str]], calls: int) -> list[float]:
 
 def main() -> None:
     options = arguments(__doc__)
-    device, dtype = options.device, dtype_of(options.device)
+    with kept("latency", options, LIMITS) as rows:
+        measure(options.device, rows)
+
+
+def measure(device: str, rows: list) -> None:
+    """Adds to `rows`."""
+    dtype = dtype_of(device)
     calls, rounds = (CALLS, ROUNDS) if device == "cuda" else (2, 1)
     pool = texts(64)
-    rows = []
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as temporary:
             folder = make_folder(shape, device, Path(temporary) / "model")
@@ -69,8 +74,6 @@ def main() -> None:
                 f"{shape}: no graph was replayed ({graphs.graphs.counts}); a figure of graphs would be none"
             )
         print(shape, graphs.graphs.counts, f"{graphs.graphs.bytes / 2**20:.1f} MiB in {len(graphs.graphs)} graphs")
-    check(rows, LIMITS)
-    write("latency", rows, options)
 
 
 def quantile_90(times: list[float]) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from timing import alternate_ms, arguments, check, difference_of, rows_of, spread, write
+from timing import alternate_ms, arguments, difference_of, kept, rows_of, spread
 
 from sentcore import ops
 
@@ -76,8 +76,12 @@ CASES = {  # name -> (ours, peers, output columns per H)
 
 def main() -> None:
     options = arguments(__doc__)
-    device = options.device
-    rows = []
+    with kept("linear", options, LIMITS) as rows:
+        measure(options.device, rows)
+
+
+def measure(device: str, rows: list) -> None:
+    """Adds to `rows`."""
     for dtype in (torch.bfloat16, torch.float32):
         name = str(dtype).removeprefix("torch.")
         for hidden in HIDDEN:
@@ -93,8 +97,6 @@ def main() -> None:
                     flops = 2.0 * tokens * hidden * hidden * columns
                     rate = flops / (spread(times["sentcore"])[0] * 1e-3) / 1e12
                     rows += rows_of(f"{case}, {name}", f"T{tokens} H{hidden}", times, difference, tflops=rate)
-    check(rows, LIMITS)
-    write("linear", rows, options)
 
 
 def _wide(value):

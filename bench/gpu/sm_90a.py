@@ -6,12 +6,12 @@ python bench/gpu/choose.py bench/results/<gpu>      # which of them are taken fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from timing import alternate_ms, arguments, check, difference_of, rows_of, spread, write
+from timing import alternate_ms, arguments, difference_of, kept, rows_of, spread
 
 from sentcore import _kernels, ops
 
@@ -88,11 +88,10 @@ def measure(group: str, case: str, ours, peers: dict, t: dict, exact: torch.Tens
     return rows_of(group, case, times, difference, ours=OWN, tflops=tflops, **extra)
 
 
-def linear_rows(dtype: torch.dtype, widths: Sequence[int], device: str) -> list:
+def linear_rows(dtype: torch.dtype, widths: Sequence[int], device: str) -> Iterator:
     """Forward, and both products of the backward together."""
     name = str(dtype).removeprefix("torch.")
     generator = torch.Generator(device).manual_seed(0)
-    rows = []
     for hidden in widths:
         for columns, depth, activation in products(hidden):
             given = {"dtype": dtype, "device": device}
@@ -106,23 +105,21 @@ def linear_rows(dtype: torch.dtype, widths: Sequence[int], device: str) -> list:
                 }
                 wide = {k: v.double() if torch.is_tensor(v) else v for k, v in t.items()} | {"x": t["x"][:256].double()}
                 case, flops = f"N{columns} K{depth}", 2.0 * tokens * columns * depth
-                rows += measure(
+                yield from measure(
                     f"linear {activation}, {name}", case, forward, {"F.linear": torch_forward}, t, torch_forward(wide),
                     flops, device, tokens=tokens,
                 )  # fmt: skip
                 exact = t["grad"][:256].double() @ t["weight"].double()
-                rows += measure(
+                yield from measure(
                     f"linear backward, {name}", f"backward {case}", backward, {"torch": torch_backward}, t, exact,
                     2 * flops, device, tokens=tokens,
                 )  # fmt: skip
-    return rows
 
 
-def fp8_rows(dtype: torch.dtype, widths: Sequence[int], device: str) -> list:
+def fp8_rows(dtype: torch.dtype, widths: Sequence[int], device: str) -> Iterator:
     """The product of e4m3, with the rounding of its rows, beside the portable one and a product in `dtype`."""
     name = str(dtype).removeprefix("torch.")
     generator = torch.Generator(device).manual_seed(0)
-    rows = []
     for hidden in widths:
         for columns, depth, activation in products(hidden):
             weight = normal(generator, columns, depth, scale=depth**-0.5, dtype=torch.float32, device=device)
@@ -137,19 +134,17 @@ def fp8_rows(dtype: torch.dtype, widths: Sequence[int], device: str) -> list:
                     return torch.ops.sentcore.fp8_linear(t["x"], *prepared, bias, t["activation"])
 
                 exact = ops.reference.fp8_linear(x[:256].float(), prepared, bias, activation=activation)
-                rows += measure(
+                yield from measure(
                     f"fp8_linear {activation}, {name}", f"fp8 N{columns} K{depth}", run,
                     {f"F.linear in {name}": torch_forward}, t, exact, 2.0 * tokens * columns * depth, device, tokens=tokens,
                 )  # fmt: skip
-    return rows
 
 
-def norm_rows(dtype: torch.dtype, device: str) -> list:
+def norm_rows(dtype: torch.dtype, device: str) -> Iterator:
     """A linear layer with residual and LayerNorm behind it, in one op and in two."""
     name = str(dtype).removeprefix("torch.")
     generator = torch.Generator(device).manual_seed(0)
     given = {"dtype": dtype, "device": device}
-    rows = []
     for depth in (384, 1536):
         weight, bias = normal(generator, 384, depth, scale=depth**-0.5, **given), normal(generator, 384, **given)
         scale, shift = normal(generator, 384, **given), normal(generator, 384, **given)
@@ -166,18 +161,16 @@ def norm_rows(dtype: torch.dtype, device: str) -> list:
 
             first = {key: value[:256].double() for key, value in t.items()}
             exact = torch_run(first, weight.double(), bias.double(), scale.double(), shift.double())
-            rows += measure(
+            yield from measure(
                 f"linear_add_layer_norm, {name}", f"norm N384 K{depth}", run, {"torch": torch_run}, t, exact,
                 2.0 * tokens * 384 * depth, device, tokens=tokens,
             )  # fmt: skip
-    return rows
 
 
-def attention_rows(dtype: torch.dtype, device: str) -> list:
+def attention_rows(dtype: torch.dtype, device: str) -> Iterator:
     """Forward over sentences of one length."""
     name = str(dtype).removeprefix("torch.")
     generator = torch.Generator(device).manual_seed(0)
-    rows = []
     for size, heads in ATTENTION:
         for length in LENGTHS if device == "cuda" else (24,):
             sentences = max(1, 65536 // length) if device == "cuda" else 2
@@ -194,24 +187,27 @@ def attention_rows(dtype: torch.dtype, device: str) -> list:
             first = {"qkv": qkv[:length].double(), "cu": t["cu"][:2]}
             exact = ops.reference.varlen_attention(first["qkv"], first["cu"], length)
             flops = 4.0 * sentences * length * length * heads * size
-            rows += measure(
+            yield from measure(
                 f"attention, {name}", f"D{size} keys {length}", run, {"SDPA": sdpa}, t, exact, flops, device
             )
-    return rows
+
+
+def measure_all(device: str) -> Iterator:
+    """Row by row."""
+    # float16 at one width: a minute is what a lease has for this.
+    for dtype, hidden in ((torch.bfloat16, HIDDEN), (torch.float16, (768,))):
+        hidden = hidden if device == "cuda" else (96,)
+        yield from linear_rows(dtype, hidden, device)
+        if dtype == torch.bfloat16:
+            yield from attention_rows(dtype, device)
+            yield from fp8_rows(dtype, hidden, device)
+            yield from norm_rows(dtype, device)
 
 
 def main() -> None:
     options = arguments(__doc__)
-    rows = []
-    # float16 at one width: a minute is what a lease has for this.
-    for dtype, hidden in ((torch.bfloat16, HIDDEN), (torch.float16, (768,))):
-        hidden = hidden if options.device == "cuda" else (96,)
-        rows += linear_rows(dtype, hidden, options.device)
-        if dtype == torch.bfloat16:
-            rows += attention_rows(dtype, options.device) + fp8_rows(dtype, hidden, options.device)
-            rows += norm_rows(dtype, options.device)
-    check(rows, LIMITS)
-    write("sm_90a", rows, options)
+    with kept("sm_90a", options, LIMITS) as rows:
+        rows.extend(measure_all(options.device))  # each as it comes
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -171,9 +173,38 @@ def write(name: str, rows: Sequence[Row], options: argparse.Namespace, **extra) 
     (options.out / f"{name}.md").write_text("\n".join(lines) + "\n")
 
 
+@contextmanager
+def kept(
+    name: str, options: argparse.Namespace, limits: dict[str, float] | None = None, **extra
+) -> Iterator[list[Row]]:
+    """A list for a benchmark's rows, which are written whatever ends it: its end, an error, or gpu.sh's `timeout`.
+
+    With `limits`, rows whose results are off are left out, and fail the run at its end: a figure of a wrong result is no
+    figure, and the others stay.
+    """
+    rows: list[Row] = []
+
+    def stop(*_) -> None:
+        raise SystemExit(f"{name}: out of time after {len(rows)} rows")
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield rows
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # writing takes no time
+        good = [row for row in rows if limits is None or row.difference <= _limit_of(row, limits)]
+        if good:
+            write(name, good, options, **extra)
+    check(rows, limits or {"": math.inf})
+
+
 def check(rows: Sequence[Row], limits: dict[str, float]) -> None:
     """Fails where a result is off: a figure of a wrong result is no figure. `limits`: dtype name -> largest difference."""
     for row in rows:
-        limit = next(value for key, value in limits.items() if key in row.group)
+        limit = _limit_of(row, limits)
         if not row.difference <= limit:
             raise SystemExit(f"{row.group}, {row.case}: difference {row.difference:.3g}; accepted: at most {limit}")
+
+
+def _limit_of(row: Row, limits: dict[str, float]) -> float:
+    return next(value for key, value in limits.items() if key in row.group)

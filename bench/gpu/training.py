@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from encoder import BATCHES, SHAPES, draw, packed_by_torch
 from targets import TARGETS
-from timing import Row, arguments, rows_of, spread, times_ms, write
+from timing import Row, arguments, kept, rows_of, spread, times_ms
 from verdict import judge
 
 import sentcore
@@ -227,13 +227,13 @@ def differences(shape: str, variants: dict[str, Variant], batch: dict, device: s
     return found
 
 
-def measure(shape: str, labels: list[str], mode: str, device: str) -> list[Row]:
-    """The rows of one model in one kind of arithmetic."""
+def measure(shape: str, labels: list[str], mode: str, device: str, rows: list[Row] | None = None) -> list[Row]:
+    """The rows of one model in one kind of arithmetic, added to `rows` one by one."""
+    rows = [] if rows is None else rows
     config = prepared(shape, device)[0]
     few = make_batch(labels[0], COMPARED, config, device)
     variants = variants_of(shape, mode, device, few)
     off = differences(shape, variants, few, device)
-    rows = []
     for label in labels:
         batch = make_batch(label, SENTENCES, config, device)
         times: dict[str, list[float]] = {name: [] for name in variants}
@@ -254,18 +254,8 @@ def measure(shape: str, labels: list[str], mode: str, device: str) -> list[Row]:
 
 def main() -> None:
     options = arguments(__doc__)
-    rows = []
-    device = options.device
-    for shape in reversed(list(SHAPES)):  # the largest one first: it is what is asked for most
-        labels = ["real", "128", "512"] if device == "cuda" else ["real"]
-        rows += measure(shape, labels, MODES[0], device)
-        gc.collect()
-        if shape == "BERT-large" or device == "cpu":  # for the rest there is no time
-            rows += measure(shape, ["real"], MODES[1], device)
-            gc.collect()
-    if device == "cpu":
-        rows += measure("MiniLM", ["real"], "float32", "cpu")  # where a wrong gradient cannot hide in rounding
-    write("training", rows, options)
+    with kept("training", options) as rows:
+        measure_all(options.device, rows)
     found = [
         {"group": row.group, "case": row.case, "peer": row.peer, "ratio": row.ratio, "extra": row.extra} for row in rows
     ]
@@ -273,6 +263,19 @@ def main() -> None:
         if target.file == "training":
             measured, met = judge(target, found)
             print(f"target: {target.name}, at least {target.bound:g}: {measured}, met: {met}")
+
+
+def measure_all(device: str, rows: list[Row]) -> None:
+    """Adds to `rows`."""
+    for shape in reversed(list(SHAPES)):  # the largest one first: it is what is asked for most
+        labels = ["real", "128", "512"] if device == "cuda" else ["real"]
+        measure(shape, labels, MODES[0], device, rows)
+        gc.collect()
+        if shape == "BERT-large" or device == "cpu":  # for the rest there is no time
+            measure(shape, ["real"], MODES[1], device, rows)
+            gc.collect()
+    if device == "cpu":
+        measure("MiniLM", ["real"], "float32", "cpu", rows)  # where a wrong gradient cannot hide in rounding
 
 
 if __name__ == "__main__":

@@ -51,45 +51,45 @@ def theirs_of(model, ids, mask, types):
     return model(input_ids=ids, attention_mask=mask, **({} if types is None else {"token_type_ids": types})).logits
 
 
-def packed(ids, mask, types):
+def packed(ids, mask, types, device="cpu"):
     batch = PackedBatch.from_sequences([row[real.bool()] for row, real in zip(ids, mask, strict=True)])
     if types is None:
-        return batch
+        return batch.to(device)
     return PackedBatch(
         token_ids=batch.token_ids,
         position_ids=batch.position_ids,
         token_type_ids=types[mask.bool()],
         cu_seqlens=batch.cu_seqlens,
         max_seqlen=batch.max_seqlen,
-    )
+    ).to(device)
 
 
-def ours_of(folder, backend="auto"):
-    return build_classifier(load_cross_encoder(folder), backend, torch.device("cpu"), torch.float32).eval()
+def ours_of(folder, backend="auto", device="cpu"):
+    return build_classifier(load_cross_encoder(folder), backend, torch.device(device), torch.float32).eval()
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("labels", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_are_those_of_transformers(tmp_path, name, labels, backend):
+def test_logits_are_those_of_transformers(tmp_path, name, labels, backend, device):
     model = make(name, labels)
-    ours = ours_of(save(model, tmp_path), backend)
+    ours = ours_of(save(model, tmp_path), backend, device)
     given = inputs(model)
     with torch.inference_mode():
-        expected, found = theirs_of(model, *given), ours(packed(*given))
+        expected, found = theirs_of(model, *given), ours(packed(*given, device)).cpu()
     assert found.shape == expected.shape == (len(LENGTHS), labels) and found.dtype == torch.float32
     assert (found - expected).abs().max() <= LARGEST * max(1.0, float(expected.abs().max()))
     assert expected.std(0).min() > 1e-2, "logits that hardly differ compare nothing"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_are_those_of_transformers(tmp_path, name):
+def test_gradients_are_those_of_transformers(tmp_path, name, device):
     model = make(name, 3)
-    ours = ours_of(save(model, tmp_path))
+    ours = ours_of(save(model, tmp_path), device=device)
     given = inputs(model)
     weights = torch.randn(len(LENGTHS), 3)
     (theirs_of(model, *given) * weights).sum().backward()
-    (ours(packed(*given)) * weights).sum().backward()
+    (ours(packed(*given, device)) * weights.to(device)).sum().backward()
     named = dict(model.named_parameters())
     dense = next(
         named[key + ".weight"]
@@ -104,7 +104,7 @@ def test_gradients_are_those_of_transformers(tmp_path, name):
     )
     words = model.get_input_embeddings().weight
     for mine, their in ((ours.head.dense.weight, dense), (ours.encoder.embeddings.word_embeddings.weight, words)):
-        assert (mine.grad - their.grad).abs().max() <= GRADIENTS * their.grad.abs().max()
+        assert (mine.grad.cpu() - their.grad).abs().max() <= GRADIENTS * their.grad.abs().max()
     assert all(parameter.grad is not None for parameter in ours.parameters())
 
 

@@ -12,7 +12,7 @@ import transformers as hf
 from torch import nn
 
 import sentcore
-from accelerated import BACKENDS, LARGEST, classifier, pair, ragged, same
+from accelerated import BACKENDS, LARGEST, classifier, pair, ragged, same, to
 from families import FAMILIES, SMALL, make_model, save_tokenizer
 from sentcore.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
 
@@ -29,9 +29,9 @@ def _warnings_are_errors():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_hidden_states_and_pooled_outputs(name, backend):
-    ours, theirs = pair(name, backend)
-    batch = ragged(pad=theirs.config.pad_token_id or 0)
+def test_hidden_states_and_pooled_outputs(name, backend, device):
+    ours, theirs = pair(name, backend, device)
+    batch = to(device, ragged(pad=theirs.config.pad_token_id or 0))
     real = batch["attention_mask"].bool()
     with torch.no_grad():
         found = ours(**batch, output_hidden_states=True)
@@ -48,10 +48,11 @@ def test_hidden_states_and_pooled_outputs(name, backend):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_gradients_of_every_parameter(name):
-    ours, theirs = pair(name)
-    batch = ragged(pad=theirs.config.pad_token_id or 0)
-    weights = torch.randn(*batch["input_ids"].shape, theirs.config.hidden_size) * batch["attention_mask"][..., None]
+def test_gradients_of_every_parameter(name, device):
+    ours, theirs = pair(name, device=device)
+    batch = to(device, ragged(pad=theirs.config.pad_token_id or 0))
+    real = batch["attention_mask"][..., None]
+    weights = torch.randn(*batch["input_ids"].shape, theirs.config.hidden_size).to(device) * real
     for model in (ours, theirs):
         (model(**batch)[0] * weights).sum().backward()
     scale = max(p.grad.norm() for p in theirs.parameters() if p.grad is not None)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sentcore
-from accelerated import batches_for, classifier, pair, ragged, same, same_training
+from accelerated import batches_for, classifier, pair, ragged, same, same_training, to
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +29,14 @@ def _warnings_are_errors():
         "RobertaForSequenceClassification",
     ],
 )
-def test_fifty_steps_of_training(kind):
-    theirs = classifier(kind)
+def test_fifty_steps_of_training(kind, device):
+    theirs = classifier(kind).to(device)
     ours = sentcore.accelerate(copy.deepcopy(theirs))
     same_training(ours, theirs, batches_for(kind, 50, theirs.config.pad_token_id))
 
 
-def test_training_under_gradient_checkpointing():
-    theirs = classifier()
+def test_training_under_gradient_checkpointing(device):
+    theirs = classifier().to(device)
     ours = sentcore.accelerate(copy.deepcopy(theirs))
     for model in (ours, theirs):
         model.gradient_checkpointing_enable()
@@ -47,9 +47,9 @@ def test_training_under_gradient_checkpointing():
     assert len(calls) == len(batches)  # the hook stands around the recomputed part
 
 
-def test_dropout_is_replayed_by_its_seed_and_by_checkpointing():
-    model = classifier(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2)
-    batch = batches_for("Token", 1, 0)[0]
+def test_dropout_is_replayed_by_its_seed_and_by_checkpointing(device):
+    model = classifier(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2).to(device)
+    batch = to(device, batches_for("Token", 1, 0)[0])
 
     def gradients(checkpointing: bool, seed: int) -> list[torch.Tensor]:
         ours = sentcore.accelerate(copy.deepcopy(model)).train()
@@ -65,14 +65,14 @@ def test_dropout_is_replayed_by_its_seed_and_by_checkpointing():
     assert not all(map(torch.equal, first, gradients(False, 6)))
 
 
-def test_the_mean_over_dropout_is_what_is_expected():
+def test_the_mean_over_dropout_is_what_is_expected(device):
     # One layer, so that nothing that is not linear follows the dropout but its own LayerNorm.
     torch.manual_seed(0)
     model = sentcore.accelerate(
-        classifier(num_hidden_layers=1, hidden_dropout_prob=0.1, classifier_dropout=0.0)
+        classifier(num_hidden_layers=1, hidden_dropout_prob=0.1, classifier_dropout=0.0).to(device)
     ).train()
     theirs = sentcore.restore(copy.deepcopy(model))
-    batch = ragged()
+    batch = to(device, ragged())
     # 2,000 passes: a hundred copies of the texts in a batch, each with a dropout of its own, twenty times.
     copies = {name: value.repeat(100, 1) for name, value in batch.items()}
     with torch.no_grad():
@@ -87,15 +87,15 @@ def test_the_mean_over_dropout_is_what_is_expected():
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert", "mpnet"])
-def test_autocast(name):
-    ours, theirs = pair(name)
-    batch = ragged(pad=theirs.config.pad_token_id)
+def test_autocast(name, device):
+    ours, theirs = pair(name, device=device)
+    batch = to(device, ragged(pad=theirs.config.pad_token_id))
     real = batch["attention_mask"].bool()
-    weights = torch.randn(*batch["input_ids"].shape, theirs.config.hidden_size) * real[..., None]
+    weights = torch.randn(*batch["input_ids"].shape, theirs.config.hidden_size).to(device) * real[..., None]
     exact = theirs(**batch)[0].detach()[real]
     found = {}
     for key, model in (("ours", ours), ("theirs", theirs)):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             out = model(**batch)[0]
         (out * weights).sum().backward()
         error = (out[real] - exact).norm() / exact.norm()
@@ -132,18 +132,18 @@ def test_evaluation_sees_what_was_written_unnoticed(how):
     same(found[0], found[2])
 
 
-def test_half_precision_with_a_scaled_loss():
+def test_half_precision_with_a_scaled_loss(device):
     """Half the steps overflow on purpose: the scaler has to see it and to skip them, as with the untouched model."""
-    theirs = classifier()
+    theirs = classifier().to(device)
     ours = sentcore.accelerate(copy.deepcopy(theirs))
     found = []
     for model in (ours, theirs):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=2)
+        scaler = torch.amp.GradScaler(device, init_scale=2.0**24, growth_interval=2)
         for batch in batches_for("Token", 12, 0):
             optimizer.zero_grad()
-            with torch.autocast("cpu", torch.float16):
-                loss = model(**batch).loss
+            with torch.autocast(device, torch.float16):
+                loss = model(**to(device, batch)).loss
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()

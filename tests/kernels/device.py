@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 import torch
-
-from kernels.emulated import LIBRARY_VARIABLE
-
-
-def real_gpu() -> list[str]:
-    """["cuda"] where a GPU is there that the installed extension has kernels for; else nothing."""
-    if os.environ.get(LIBRARY_VARIABLE) or not torch.cuda.is_available():
-        return []
-    from sentcore import build_info
-
-    return ["cuda"] if any(device["runs_native"] for device in build_info()["devices"]) else []
 
 
 class Ops:
