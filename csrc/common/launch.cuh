@@ -39,8 +39,12 @@ cudaError_t launch(void (*kernel)(Params...), const LaunchShape& shape, cudaStre
                    typename Given<Params>::type... args) {
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return cudaSuccess;
   if (shape.shared_bytes > kUnaskedSharedBytes) {
+    // What is asked for holds for the kernel, not for the launch: were it less for a shorter sentence, another thread
+    // that launches the kernel for a longer one at this moment would be refused. Every GPU of sm_80 or later has it.
+    constexpr std::size_t at_least = 88 * 1024;
+    const std::size_t asked = shape.shared_bytes > at_least ? shape.shared_bytes : at_least;
     const cudaError_t status =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(asked));
     if (status != cudaSuccess) return status;
   }
   kernel<<<shape.grid, shape.block, shape.shared_bytes, stream>>>(args...);
