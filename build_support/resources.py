@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ _ENTRY = re.compile(r"Compiling entry function '(?P<name>\w+)' for '(?P<arch>\w+
 _FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
 _SHARED = re.compile(r"(\d+) bytes smem")
+_SERIALIZED = re.compile(r"\(C75\d\d\)|wgmma\.mma_async instructions are serialized")
 
 
 def read_report(text: str, source: str) -> list[Kernel]:
@@ -56,20 +57,37 @@ def read_report(text: str, source: str) -> list[Kernel]:
     return kernels
 
 
+def read_serialized(text: str) -> list[str]:
+    """What one report says of warpgroup products that wait for each other (C7510 and its neighbours)."""
+    return [line for line in text.splitlines() if _SERIALIZED.search(line)]
+
+
+def serialized_of(build_folder: Path) -> dict[str, list[str]]:
+    """Source -> what ptxas said, of those in `build_folder` whose warpgroup products wait for each other."""
+    said = {source: read_serialized(text) for source, text in _reports(build_folder)}
+    return {source: lines for source, lines in said.items() if lines}
+
+
 def kernels_of(build_folder: Path) -> list[Kernel]:
     """Every kernel that was compiled in `build_folder`, by source, name and architecture."""
     found: list[Kernel] = []
-    for report in sorted(build_folder.rglob("*.cu.o.ptxas")):
-        if report.with_suffix("").is_file():  # an object that is no longer part of the build takes its report with it
-            found += read_report(report.read_text(errors="replace"), report.name.removesuffix(".o.ptxas"))
-    names = _demangled({kernel.name for kernel in found})
+    for source, text in _reports(build_folder):
+        found += read_report(text, source)
+    names = demangled({kernel.name for kernel in found})
     return sorted(
         (Kernel(**{**vars(kernel), "name": names[kernel.name]}) for kernel in found),
         key=lambda k: (k.source, k.name, int(re.sub(r"\D", "", k.arch))),
     )
 
 
-def _demangled(names: Iterable[str]) -> dict[str, str]:
+def _reports(build_folder: Path) -> Iterator[tuple[str, str]]:
+    """(source, text) of every report."""
+    for report in sorted(build_folder.rglob("*.cu.o.ptxas")):
+        if report.with_suffix("").is_file():  # an object that is no longer part of the build takes its report with it
+            yield report.name.removesuffix(".o.ptxas"), report.read_text(errors="replace")
+
+
+def demangled(names: Iterable[str]) -> dict[str, str]:
     """Symbol -> "kernel<template arguments>"."""
     ordered, tool = sorted(names), shutil.which("c++filt")
     if not tool or not ordered:
