@@ -37,9 +37,20 @@ def test_the_stub_names_what_the_extension_has():
     native = _extension.extension()
     if native is None:
         pytest.skip(_extension.WHY_ABSENT)
-    functions = {node.name: node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.FunctionDef)}
-    assert functions.keys() == {name for name in vars(native) if not name.startswith("_")}
-    for name, node in functions.items():
+    body = ast.parse(STUB.read_text()).body
+    functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+    enums = {
+        node.name: {line.targets[0].id: ast.literal_eval(line.value) for line in node.body}
+        for node in body
+        if isinstance(node, ast.ClassDef) and [base.id for base in node.bases] == ["Enum"]
+    }
+    there = {name for name in vars(native) if not name.startswith("_")}
+    with_cuda = {*enums, "choose_kernels", "takes_sm90a", "add_kernel_choice"}
+    assert there == {*functions, *enums} - (set() if native.build_info()["cuda"] else with_cuda)
+    for name in enums.keys() & there:
+        assert {key: value.value for key, value in getattr(native, name).__members__.items()} == enums[name]
+    for name in functions.keys() & there:
+        node = functions[name]
         signature = getattr(native, name).__doc__.splitlines()[0]
         found = re.findall(r"[(,] ?(\w+):", re.sub(r"\[[^()]*?\](?=[,)| ])", "", signature))
         assert found == [argument.arg for argument in node.args.args], signature
