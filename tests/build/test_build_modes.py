@@ -64,7 +64,7 @@ def tree(tmp_path):
     """The checkout with one toy op of two .cu files and two .cpp files in place of the real ones."""
     folder = tmp_path / "tree"
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "_build_record.json")
-    for name in ("build_support", "sentcore", "csrc/inputs"):
+    for name in ("build_support", "sentcore", "csrc/inputs", "csrc/common/choices"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in (
         "CMakeLists.txt",
@@ -75,6 +75,8 @@ def tree(tmp_path):
         "csrc/extension.cpp",
     ):
         shutil.copy(ROOT / name, folder / name)
+    for header in (ROOT / "csrc" / "common").glob("*.*h"):
+        shutil.copy(header, folder / "csrc" / "common")
     (folder / "README.md").write_text("")
     toy = folder / "csrc" / "ops" / "toy"
     toy.mkdir(parents=True)
@@ -150,7 +152,11 @@ def test_none_builds_a_wheel_for_every_python(tree):
     with zipfile.ZipFile(wheel) as archive:
         assert not [n for n in archive.namelist() if n.startswith("sentcore/_C") and not n.endswith(".pyi")]
         assert "sentcore/_extension.py" in archive.namelist()
-    assert record(wheel) == {"kind": "none", "why_not_more": "SENTCORE_BUILD=none asked for that"}
+    assert record(wheel) == {
+        "kind": "none",
+        "why_not_more": "SENTCORE_BUILD=none asked for that",
+        "kernel_choices": [],
+    }
 
 
 @pytest.mark.parametrize(
@@ -193,7 +199,7 @@ def test_a_second_build_compiles_only_what_was_touched(tree, best, kind, tmp_pat
     chosen = {"SENTCORE_BUILD": kind} | ({"SENTCORE_CUDA_ARCHS": "80;90a"} if kind == "cuda" else {})
     succeeded, printed, wheel = build(tree, fresh_requirements(tmp_path / "first"), **chosen)
     assert succeeded, printed
-    kernels = ["toy_backward.cu", "toy_forward.cu"] if kind == "cuda" else []
+    kernels = ["toy_backward.cu", "toy_forward.cu", "choices.cu"] if kind == "cuda" else []
     host = ["extension.cpp", "packer.cpp", "planner.cpp", "toy.cpp", "toy_cpu.cpp"]
     assert compiled_files(printed) == sorted(host + kernels)
 
