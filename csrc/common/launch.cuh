@@ -28,8 +28,8 @@ struct Given {
   using type = T;
 };
 
-// More dynamic shared memory than this is asked for. CUDA gives a block 48 kB unasked, of which its static shared memory
-// is a part; a test holds that to what is left of 48 kB here, and of 99 kB below.
+// More dynamic shared memory than this is asked for. CUDA gives a block 48 kB unasked, of which its static shared
+// memory is a part; a test holds that to what is left of 48 kB here, and of 99 kB below.
 constexpr std::size_t kUnaskedSharedBytes = 32 * 1024;
 
 #ifdef __CUDACC__

@@ -29,8 +29,8 @@ struct Given {
   using type = T;
 };
 
-// More dynamic shared memory than this is asked for. CUDA gives a block 48 kB unasked, of which its static shared memory
-// is a part.
+// More dynamic shared memory than this is asked for. CUDA gives a block 48 kB unasked, of which its static shared
+// memory is a part.
 constexpr std::size_t kUnaskedSharedBytes = 32 * 1024;
 
 // Runs kernel(args...) to its end. The limits are a GPU's.
