@@ -22,6 +22,7 @@ struct alignas(8) Barrier {
 inline std::uint32_t shared_address(const void* shared) { return emulation::shared_address(shared); }
 
 inline void keep_order() {}
+inline int uniform(int x) { return x; }
 inline void forget(float&) {}
 inline void forget(int&) {}
 inline void compute_before(float) {}

@@ -33,7 +33,8 @@ struct Sm90aShared {
   static constexpr int stages = (kScaled ? 128 : 160) * 1024 / stage_bytes;
   static constexpr int staged = stages * stage_bytes;                         // where the boxes that are stored begin
   static constexpr std::size_t bytes = staged + 2 * 2 * kStagedBytes + 1024;  // whose beginning is aligned to 1024
-  // The static ones of multiply_sm90a: barriers, and what both tiles' columns add; each aligned to 16 bytes, all to 128.
+  // The static ones of multiply_sm90a: barriers, and what both tiles' columns add; each aligned to 16 bytes, all to
+  // 128.
   static constexpr std::size_t fixed =
       (2 * stages + 2) * sizeof(ptx::Barrier) + 2 * sizeof(ColumnTerms<kColumns, kScaled>) + 4 * 16 + 128;
   static_assert(bytes + fixed <= kSm90aSharedBytes, "a block cannot have as much: CUDA refuses the launch");
@@ -180,7 +181,7 @@ __global__ void __launch_bounds__(kSm90aThreads, 1)
   using Terms = ColumnTerms<kColumns, kScaled>;
   SENTCORE_SHARED(Terms, terms, [2]);  // of each warpgroup's tile
   unsigned char* shared = dynamic + (1024 - ptx::shared_address(dynamic) % 1024) % 1024;
-  const int thread = static_cast<int>(threadIdx.x), group = thread / kWarpgroup;
+  const int thread = static_cast<int>(threadIdx.x), group = ptx::uniform(thread / kWarpgroup);
   const int count = tiles.rows * tiles.columns * tiles.slices, step = static_cast<int>(gridDim.x);
   if (thread == 0) {
     for (int i = 0; i < Shared::stages; ++i) {

@@ -20,6 +20,10 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* shared) {
 // No load or store is moved across this, by the compiler: what is loaded early needs registers early.
 __device__ __forceinline__ void keep_order() { asm volatile("" ::: "memory"); }
 
+// x, which is the same for all threads of a warp, in a register that they share: so is what is computed from it, and
+// operands of products need not be moved there one by one.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(kFullMask, x, 0); }
+
 // The compiler forgets what it has computed from x: it would keep the results in registers for a second use.
 __device__ __forceinline__ void forget(float& x) { asm volatile("" : "+f"(x)); }
 __device__ __forceinline__ void forget(int& x) { asm volatile("" : "+r"(x)); }

@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   SENTCORE_SHARED(Columns, shared_columns, [1]);
   Columns& columns = shared_columns[0];
   unsigned char* shared = dynamic + (1024 - ptx::shared_address(dynamic) % 1024) % 1024;
-  const int thread = static_cast<int>(threadIdx.x), group = thread / kWarpgroup;
+  const int thread = static_cast<int>(threadIdx.x), group = ptx::uniform(thread / kWarpgroup);
   if (thread == 0) {
     for (int i = 0; i < kStages; ++i) {
       ptx::barrier_init(&full[i], 1);
@@ -185,7 +185,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const std::uint32_t box = ptx::shared_address(shared + kStaged + group * kBox);
     for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
       Sums sums = {};  // see wgmma.cuh
-      int last = 0;  // the stage of the step before
+      int last = 0;    // the stage of the step before
       for (int step = 0; step < steps; ++step) {
         const unsigned char* stage = shared + turn.stage * kStageBytes;
         ptx::barrier_wait(&full[turn.stage], turn.parity);
