@@ -10,6 +10,8 @@ import torch
 
 import sentcore
 from families import make_model, save
+from heads import WORDS as HEAD_WORDS
+from heads import make_bge, make_splade
 from sentcore import Encoder, EncoderConfig, PackedBatch, _extension, placement
 from sentcore.errors import ArgumentValueError, SentcoreError
 
@@ -85,6 +87,30 @@ def test_a_sentence_has_the_same_bits_on_every_device(tmp_path, dtype, gated, de
     for batch_tokens in (1, 50, 333, 2000, 50000):
         order = shuffled.sample(range(len(sentences)), len(sentences))
         assert np.array_equal(model.encode([sentences[i] for i in order], batch_tokens=batch_tokens), expected[order])
+
+
+def bits(value):
+    if isinstance(value, dict):
+        return sorted((key, np.float32(weight).tobytes()) for key, weight in value.items())
+    return (value.float().cpu().numpy() if isinstance(value, torch.Tensor) else value).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("make", [lambda folder: make_bge(folder, 333), lambda folder: make_splade(folder, "bert")])
+def test_every_output_has_the_same_bits(tmp_path, make, dtype, device):
+    try:
+        model = sentcore.SentenceEncoder(make(tmp_path / "m"), device=device, dtype=dtype, batch_invariant=True)
+    except SentcoreError as refused:
+        pytest.skip(str(refused))
+    names = ["sparse", "colbert", "token_embeddings"] if model.model.colbert is not None else ["sparse"]
+    shuffled = random.Random(1)
+    sentences = [" ".join(shuffled.choices(HEAD_WORDS, k=shuffled.choice([1, 2, 3, 5, 8, 13, 25]))) for _ in range(60)]
+    expected = model.encode(sentences, output_value=names)
+    for batch_tokens in (1, 40, 200):
+        order = shuffled.sample(range(len(sentences)), len(sentences))
+        found = model.encode([sentences[i] for i in order], output_value=names, batch_tokens=batch_tokens)
+        for name in names:
+            assert [bits(v) for v in found[name]] == [bits(expected[name][i]) for i in order], name
 
 
 def test_where_it_does_not_hold_it_is_refused(monkeypatch):
