@@ -70,6 +70,7 @@ def cuda(monkeypatch):
 
     class Graph:
         def replay(self):
+            assert not graph.under_way
             said.append("replay")
 
         def reset(self):
@@ -232,28 +233,31 @@ def test_memory_that_runs_out_before_a_capture(cuda):
     assert (after, cuda[-1], len(cuda)) == ("main", f"main after {side}", 2)
 
 
-def test_threads_capture_one_after_the_other(cuda):
+def test_threads_capture_and_replay_one_after_the_other(cuda):
     failures = []
 
-    def capture_once():
-        def run():
-            assert torch.is_inference_mode_enabled()
-            time.sleep(0.01)
-            return torch.zeros(1)
+    def run():
+        assert torch.is_inference_mode_enabled()
+        time.sleep(0.01)
+        return torch.zeros(1)
 
+    def capture_and_replay():
         try:
             with torch.inference_mode():
-                CudaCapture(run, CPU, "a pool")
+                captured = CudaCapture(run, CPU, "a pool")
+                for _ in range(20):
+                    captured.replay()
+                    time.sleep(0.003)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=capture_once) for _ in range(4)]
+    threads = [threading.Thread(target=capture_and_replay) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not failures
-    assert sum(line.startswith("capture") for line in cuda) == 4
+    assert sum(line.startswith("capture") for line in cuda) == 4 and cuda.count("replay") == 80
 
 
 def test_copies_share_no_stream_with_what_is_computed_or_captured(cuda):

@@ -10,7 +10,8 @@ import torch
 
 _WARM_UPS = 2  # libraries choose algorithms and tables are made in the first; neither may happen in a capture
 
-# A capture begins by waiting for the device, which CUDA refuses while another thread captures there.
+# What a thread does with graphs while another captures: a capture begins by waiting for the device, which CUDA refuses then;
+# and a replay moves the random numbers on, which torch's generator refuses then.
 _one_at_a_time = threading.Lock()
 _streams: dict[torch.device, torch.cuda.Stream] = {}
 
@@ -81,12 +82,14 @@ class CudaCapture:
 
     def replay(self) -> None:
         """Queues the graph on the current stream."""
-        self._graph.replay()
+        with _one_at_a_time:
+            self._graph.replay()
 
     def drop(self) -> None:
         """Gives its memory back to the pool."""
         self.output = None
-        self._graph.reset()
+        with _one_at_a_time:
+            self._graph.reset()
 
     @staticmethod
     def new_pool() -> object:
