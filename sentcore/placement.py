@@ -36,6 +36,12 @@ def pick_device(device: str | torch.device | None) -> torch.device:
             f"device is {device!r}, but torch {torch.__version__} sees no GPU here; use device='cpu', or install a CUDA "
             "build of torch and check the driver with nvidia-smi"
         )
+    seen = torch.cuda.device_count() if chosen.type == "cuda" and chosen.index is not None else 0
+    if seen and chosen.index >= seen:
+        raise ArgumentValueError(
+            f"device is {str(device)!r}; accepted: cuda:0 to cuda:{seen - 1}, the GPUs that torch sees here. The environment "
+            "variable CUDA_VISIBLE_DEVICES hides others, and numbers those that are left from 0"
+        )
     return chosen
 
 

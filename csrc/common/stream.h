@@ -48,7 +48,11 @@ struct OnDeviceOf {
 #endif
 
 inline void check_launch(const char* op, cudaError_t status) {
-  STD_TORCH_CHECK(status == cudaSuccess, op, ": the kernel could not be launched: ", cudaGetErrorString(status),
+  if (status == cudaSuccess) return;
+#ifndef SENTCORE_EMULATE
+  (void)cudaGetLastError();  // CUDA keeps the error of a call that is no launch, and would give it as the next launch's
+#endif
+  STD_TORCH_CHECK(false, op, ": the kernel could not be launched: ", cudaGetErrorString(status),
                   ". Set CUDA_LAUNCH_BLOCKING=1 to see whether an earlier kernel failed");
 }
 

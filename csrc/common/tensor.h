@@ -9,6 +9,8 @@
 #include <initializer_list>
 #include <limits>
 #include <optional>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "common/portable.h"
@@ -39,10 +41,27 @@ inline ScalarType sum_dtype(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
+// What `make` gives, a tensor of so many elements on `like`'s device. An allocator's own error is lost behind the
+// stable ABI, which says that a call failed and not why; sizes have been checked, so memory it is. These are the words
+// of torch's allocators, which callers look for to try again with less.
+template <typename Make>
+Tensor allocated(const Tensor& like, std::int64_t elements, const Make& make) {
+  try {
+    return make();
+  } catch (const std::exception&) {
+    const char* const words = like.is_cpu() ? "DefaultCPUAllocator: can't allocate memory" : "CUDA out of memory";
+    throw std::runtime_error(words + (" for " + std::to_string(elements)) +
+                             " elements of a tensor. Compute fewer tokens at once, e.g. with a lower batch_tokens");
+  }
+}
+
 // A new tensor on `like`'s device, not initialized: the kernel writes every element. In the emulation it is full of
 // NaN, or of 85 where there is none, so that an element no thread wrote is seen.
 inline Tensor new_output(const Tensor& like, std::initializer_list<std::int64_t> sizes, ScalarType dtype) {
-  Tensor output = torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, dtype);
+  std::int64_t elements = 1;
+  for (const std::int64_t size : sizes) elements *= size;
+  Tensor output =
+      allocated(like, elements, [&] { return torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, dtype); });
 #ifdef SENTCORE_EMULATE
   const bool is_whole = dtype == ScalarType::Char || dtype == ScalarType::Byte || dtype == ScalarType::Bool;
   torch::stable::fill_(output, is_whole ? 85.0 : std::numeric_limits<double>::quiet_NaN());
@@ -50,8 +69,13 @@ inline Tensor new_output(const Tensor& like, std::initializer_list<std::int64_t>
   return output;
 }
 
+inline Tensor copy_of(const Tensor& tensor) {
+  return allocated(tensor, tensor.numel(), [&] { return torch::stable::clone(tensor); });
+}
+
 inline Tensor as_contiguous(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+  if (tensor.is_contiguous()) return tensor;
+  return allocated(tensor, tensor.numel(), [&] { return torch::stable::contiguous(tensor); });
 }
 
 inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor) {
@@ -63,7 +87,7 @@ inline std::optional<Tensor> as_contiguous(const std::optional<Tensor>& tensor) 
 inline Tensor as_packs(const Tensor& tensor) {
   const Tensor whole = as_contiguous(tensor);
   const bool aligned = reinterpret_cast<std::uintptr_t>(whole.const_data_ptr()) % 16 == 0;
-  return aligned ? whole : torch::stable::clone(whole);
+  return aligned ? whole : copy_of(whole);
 }
 
 // The data of a tensor, or null where the tensor is absent.

@@ -92,7 +92,7 @@ Tensor forward(const Tensor& x, const Tensor& cu_seqlens, std::int64_t max_seqle
   const Tensor offsets = as_contiguous(cu_seqlens), x_in = as_contiguous(x);
   const auto* cu = static_cast<const std::int32_t*>(offsets.const_data_ptr());
   check_offsets(check, offsets, max_seqlen, args.tokens);
-  if (args.tokens == 0 || layers == 0) return torch::stable::clone(x);
+  if (args.tokens == 0 || layers == 0) return copy_of(x);
   Tensor out = new_output(x, {args.tokens, args.hidden}, x.scalar_type());
   args.sentences = sentences;
   for (std::int64_t i = 0; i < layers; ++i) args.layers.push_back(layer_of(weights.data() + i * kPlaces));

@@ -7,12 +7,17 @@ from collections.abc import Callable
 
 import torch
 
-# What torch's allocators, and C++ beneath it, say where they raise a plain RuntimeError.
+# What torch's allocators, CUDA, cuBLAS and C++ beneath them say where they raise no class of its own.
 _SAID = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "std::bad_alloc",
+    "CUDA out of memory",
+    "CUDA error: out of memory",  # page-locked memory, or what the driver wants of its own
+    "the kernel could not be launched: out of memory",  # CUDA loads a kernel when it is first called
+    "CUBLAS_STATUS_ALLOC_FAILED",
 )
+_PLAIN = (RuntimeError, torch.AcceleratorError)
 RESTORE_AFTER = 32  # batches without a failure until the budget is doubled again
 TRIM_AFTER = (
     2**19
@@ -23,7 +28,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory was not to be had, on the host or a device."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return type(error) is RuntimeError and any(said in str(error) for said in _SAID)
+    return type(error) in _PLAIN and any(said in str(error) for said in _SAID)
 
 
 class TokenBudget:

@@ -17,7 +17,9 @@ class CudaStreams:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._streams = {name: torch.cuda.Stream(device) for name in ("in", "out")}
+        # torch hands out 32 streams of each priority in turn. Of the usual one, these could be the caller's own stream, or
+        # one that another thread captures on: a copy would become a part of its graph.
+        self._streams = {name: torch.cuda.Stream(device, priority=-1) for name in ("in", "out")}
 
     def on_host(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         """[count] of page-locked memory, from and to which copies run beside the host."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
+import time
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from graphs_of import BATCH
 from lanes import TOKENS, assert_same, expected, features
 from sentcore import SentenceEncoder
 from sentcore.pipeline import TokenBudget
-from sentcore.pipeline.graphs import CudaCapture, GraphRunner
+from sentcore.pipeline.graphs import CudaCapture, GraphRunner, capture
 from sentcore.pipeline.in_flight import run_in_flight
 from sentcore.pipeline.lane import Lane
 from sentcore.pipeline.streams import CudaStreams
@@ -25,14 +27,13 @@ CPU = torch.device("cpu")
 def cuda(monkeypatch):
     """torch.cuda on a CPU: every stream does its work at once, and a graph's replay does it again."""
     said = []
-    now = ["main"]
 
     class Stream:
         made = 0
 
-        def __init__(self, device=None):
+        def __init__(self, device=None, priority=0):
             Stream.made += 1
-            self.name = f"stream {Stream.made}"
+            self.name, self.priority = f"stream {Stream.made}", priority
 
         def wait_stream(self, other):
             said.append(f"{self.name} after {other.name}")
@@ -42,6 +43,10 @@ def cuda(monkeypatch):
 
     main = Stream()
     main.name = "main"
+    now = threading.local()  # as in CUDA, a thread's own
+
+    def current_stream(device=None):
+        return getattr(now, "stream", main)
 
     class Event:
         def __init__(self, enable_timing=False, blocking=False, interprocess=False):
@@ -56,22 +61,41 @@ def cuda(monkeypatch):
 
     @contextlib.contextmanager
     def stream(which):
-        now.append(which.name)
-        yield
-        now.pop()
+        before = current_stream()
+        now.stream = which
+        try:
+            yield
+        finally:
+            now.stream = before
 
     class Graph:
         def replay(self):
+            assert not graph.under_way
             said.append("replay")
 
         def reset(self):
             said.append("reset")
 
-    @contextlib.contextmanager
-    def graph(cuda_graph, pool=None, stream=None, capture_error_mode="global"):
-        said.append(f"capture on {stream.name} into {pool}, {capture_error_mode}")
-        yield
+    class graph:  # as torch's, it leaves its stream the current one where the capture cannot be ended
+        under_way = 0
 
+        def __init__(self, cuda_graph, pool=None, stream=None, capture_error_mode="global"):
+            self.stream, self.told = stream, f"capture on {stream.name} into {pool}, {capture_error_mode}"
+
+        def __enter__(self):
+            assert not torch.is_inference_mode_enabled()
+            self.before, now.stream = current_stream(), self.stream
+            graph.under_way += 1
+            assert graph.under_way == 1
+            said.append(self.told)
+
+        def __exit__(self, kind, error, trace):
+            graph.under_way -= 1
+            if "not permitted" in str(error):
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+            now.stream = self.before
+
+    assert "priority" in inspect.signature(torch.cuda.Stream.__new__).parameters
     real = inspect.signature(torch.cuda.graph.__init__).parameters
     assert {"cuda_graph", "pool", "stream", "capture_error_mode"} <= set(real)
     stand_in = {
@@ -80,7 +104,7 @@ def cuda(monkeypatch):
         "CUDAGraph": Graph,
         "graph": graph,
         "stream": stream,
-        "current_stream": lambda device=None: main,
+        "current_stream": current_stream,
         "graph_pool_handle": lambda: "a pool",
         "memory_reserved": lambda device=None: 0,
         "is_current_stream_capturing": lambda: False,
@@ -96,10 +120,14 @@ def cuda(monkeypatch):
 
     def copied(target, source, non_blocking=False):
         if non_blocking:
-            said.append(f"copy on {now[-1]}")
+            said.append(f"copy on {current_stream().name}")
         return copy(target, source)
 
     monkeypatch.setattr(torch.Tensor, "copy_", copied)
+    monkeypatch.setattr(capture, "_streams", {})
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        call = lambda device, pool, name=name: said.append(f"{name.removeprefix('_cuda_')} {pool}")  # noqa: E731
+        monkeypatch.setattr(torch._C, name, call, raising=False)
     return said
 
 
@@ -143,9 +171,9 @@ def test_a_graph(cuda, encoder_on_cpu):
         side = next(line for line in cuda if line.startswith("capture")).split(" into ")[0].removeprefix("capture on ")
         assert cuda == [
             f"{side} after main",
-            f"main after {side}",
             "empty_cache",
             f"capture on {side} into a pool, thread_local",
+            f"main after {side}",
             "replay",
             "replay",
             "replay",
@@ -153,6 +181,7 @@ def test_a_graph(cuda, encoder_on_cpu):
         cuda.clear()
         encoder(type(BATCH).from_sequences([[5] * 20]))  # another size, and room for one
         assert cuda[-3:] == ["synchronize", "reset", "replay"]
+        assert f"capture on {side} into a pool, thread_local" in cuda  # memory of a pool belongs to a stream
         encoder.graphs.drop()
         assert cuda[-2:] == ["synchronize", "reset"] and len(encoder.graphs) == 0
 
@@ -164,3 +193,76 @@ def encoder_on_cpu(tmp_path):
 
 def test_where_a_graph_is_captured():
     assert not CudaCapture.takes(CPU)
+
+
+# ---- captures that fail, and several at once ----
+
+
+def test_a_capture_that_cannot_be_ended(cuda, encoder_on_cpu, monkeypatch):
+    encoder = encoder_on_cpu
+    forward = type(encoder.model).forward
+
+    def waiting(*args, **options):
+        if torch.cuda.current_stream().name != "main" and "thread_local" in cuda[-1]:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        return forward(*args, **options)
+
+    monkeypatch.setattr(type(encoder.model), "forward", waiting)
+    encoder.graphs = GraphRunner(OnCpu, seen_before=0)
+    with torch.inference_mode(), pytest.warns(RuntimeWarning, match="could not be captured"):
+        for _ in range(2):
+            torch.testing.assert_close(encoder(BATCH), encoder.model(BATCH).sentence_embedding)
+            assert torch.cuda.current_stream().name == "main"
+    first, ended, released, again, last = cuda[-5:]
+    side = first.split(" into ")[0]
+    assert first == f"{side} into a pool, thread_local"
+    assert (ended, released) == ("endAllocateToPool a pool", "releasePool a pool")
+    assert again == f"{side} into None, thread_local"  # whose end sets the generator right
+    assert last == f"main after {side.removeprefix('capture on ')}"
+
+
+def test_memory_that_runs_out_before_a_capture(cuda):
+    """What was started reads the inputs, whose memory may be given away from then on."""
+
+    def run():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        CudaCapture(run, CPU, "a pool")
+    side, after = cuda[0].split(" after ")
+    assert (after, cuda[-1], len(cuda)) == ("main", f"main after {side}", 2)
+
+
+def test_threads_capture_and_replay_one_after_the_other(cuda):
+    failures = []
+
+    def run():
+        assert torch.is_inference_mode_enabled()
+        time.sleep(0.01)
+        return torch.zeros(1)
+
+    def capture_and_replay():
+        try:
+            with torch.inference_mode():
+                captured = CudaCapture(run, CPU, "a pool")
+                for _ in range(20):
+                    captured.replay()
+                    time.sleep(0.003)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=capture_and_replay) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert sum(line.startswith("capture") for line in cuda) == 4 and cuda.count("replay") == 80
+
+
+def test_copies_share_no_stream_with_what_is_computed_or_captured(cuda):
+    """Streams are handed out in turn from a pool for each priority."""
+    CudaCapture(lambda: torch.zeros(1), CPU, "a pool")
+    captures = {stream.priority for stream in capture._streams.values()}
+    copies = {stream.priority for stream in CudaStreams(CPU)._streams.values()}
+    assert captures == {0} and copies == {-1}

@@ -10,6 +10,8 @@ import torch
 
 import sentcore
 from folders import make_bert_folder
+from sentcore import ops
+from sentcore._extension import extension
 from sentcore.pipeline import TokenBudget, batches, memory
 from sentcore.pipeline.memory import RESTORE_AFTER, TRIM_AFTER, FreedMemory, is_out_of_memory
 
@@ -23,6 +25,10 @@ FAILURES = [
         "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
         "8589934592 bytes. Error code 12 (Cannot allocate memory)"
     ),
+    RuntimeError("CUDA out of memory for 402653184 elements of a tensor"),
+    RuntimeError("linear: the kernel could not be launched: out of memory. Set CUDA_LAUNCH_BLOCKING=1"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    torch.AcceleratorError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'"),
 ]
 
 
@@ -101,10 +107,21 @@ def test_a_sentence_that_does_not_fit_alone_is_an_error(encoder):
         encoder.encode(TEXTS)
 
 
+@pytest.mark.skipif(extension() is None, reason="needs the compiled kernels")
+def test_an_op_says_that_memory_ran_out():
+    """Behind the stable ABI an allocator's error is lost: torch says that a call failed."""
+    many = torch.zeros(1, 1).expand(2**40, 64)
+    for call in (lambda: ops.bias_gelu(many, None), lambda: ops.bias_gelu(many, torch.zeros(64))):
+        with pytest.raises(RuntimeError, match="can't allocate memory for 70368744177664 elements") as caught:
+            call()
+        assert is_out_of_memory(caught.value)
+
+
 @pytest.mark.parametrize(
     "error",
     [
         RuntimeError("CUDA error: an illegal memory access was encountered"),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
         ValueError("std::bad_alloc"),
         NotImplementedError("DefaultCPUAllocator: can't allocate memory"),

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
 _WARM_UPS = 2  # libraries choose algorithms and tables are made in the first; neither may happen in a capture
+
+# What a thread does with graphs while another captures: a capture begins by waiting for the device, which CUDA refuses then;
+# and a replay moves the random numbers on, which torch's generator refuses then.
+_one_at_a_time = threading.Lock()
+_streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    """The one stream of all captures there: a pool's memory is used again by captures on the same stream alone."""
+    if device not in _streams:
+        _streams[device] = torch.cuda.Stream(device)
+    return _streams[device]
 
 
 class CudaCapture:
@@ -23,28 +37,59 @@ class CudaCapture:
     """
 
     def __init__(self, run: Callable[[], torch.Tensor], device: torch.device, pool: object) -> None:
-        stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
-                run()
-        current.wait_stream(stream)
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_reserved(device)
-        self._graph = torch.cuda.CUDAGraph()
+        current = torch.cuda.current_stream(device)
+        with _one_at_a_time:
+            stream = _stream_of(device)
+            stream.wait_stream(current)
+            try:
+                # All of it in here: where a capture cannot be ended, torch.cuda.graph leaves its stream the current one.
+                with torch.cuda.stream(stream):
+                    for _ in range(_WARM_UPS):
+                        run()
+                    torch.cuda.empty_cache()
+                    before = torch.cuda.memory_reserved(device)
+                    self._graph = torch.cuda.CUDAGraph()
+                    self.output = self._captured(run, device, pool)
+                    self.bytes = max(0, torch.cuda.memory_reserved(device) - before)
+            finally:
+                current.wait_stream(stream)  # what was warmed up reads inputs that are let go with an error
+
+    def _captured(self, run: Callable[[], torch.Tensor], device: torch.device, pool: object) -> torch.Tensor:
         # Another thread may be making page-locked memory meanwhile; only this one's calls belong to the capture.
-        with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            self.output = run()
-        self.bytes = max(0, torch.cuda.memory_reserved(device) - before)
+        options = {"stream": _stream_of(device), "capture_error_mode": "thread_local"}
+        try:
+            # torch makes tensors for its generator as a capture begins. All captures of the process share them, and those
+            # outside inference mode could not write to them if they were made in it.
+            with (
+                torch.inference_mode(False),
+                torch.cuda.graph(self._graph, pool=pool, **options),
+                torch.inference_mode(),
+            ):
+                return run()
+        except BaseException:
+            self._end_for_torch(device, pool, options)
+            raise
+
+    @staticmethod
+    def _end_for_torch(device: torch.device, pool: object, options: dict) -> None:
+        """Where CUDA refused to end a capture, torch's allocator and generator still believe in it: random numbers would be
+        an error from then on, and the pool stay for ever. Nothing happens where the capture was ended."""
+        with suppress(RuntimeError, AttributeError):
+            torch._C._cuda_endAllocateToPool(device.index, pool)  # an error where it was ended
+            torch._C._cuda_releasePool(device.index, pool)
+            with torch.inference_mode(False), torch.cuda.graph(torch.cuda.CUDAGraph(), **options):
+                torch.zeros(1, device=device)  # the end of this capture is the generator's
 
     def replay(self) -> None:
         """Queues the graph on the current stream."""
-        self._graph.replay()
+        with _one_at_a_time:
+            self._graph.replay()
 
     def drop(self) -> None:
         """Gives its memory back to the pool."""
         self.output = None
-        self._graph.reset()
+        with _one_at_a_time:
+            self._graph.reset()
 
     @staticmethod
     def new_pool() -> object:
@@ -67,7 +112,8 @@ class CudaCapture:
     @staticmethod
     def finish(device: torch.device) -> None:
         """Waits for all that is queued."""
-        torch.cuda.synchronize(device)
+        with _one_at_a_time:
+            torch.cuda.synchronize(device)
 
 
 class EagerCapture:
