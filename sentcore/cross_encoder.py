@@ -21,14 +21,17 @@ from sentcore.inputs.pairs import check_documents, check_pairs
 from sentcore.inputs.tokenizer import Tokenizer
 from sentcore.packed import PackedBatch, TokenizedTexts
 from sentcore.pipeline import (
+    Lane,
     TokenBudget,
     check_batch_tokens,
     evaluating,
+    lane_to,
     note_memory,
     one_ahead,
     progress_bar,
     report_non_finite,
     run_batches,
+    run_in_flight,
     windows,
 )
 from sentcore.placement import pick_backend, pick_device, pick_dtype
@@ -219,10 +222,10 @@ class CrossEncoder(Face, nn.Module):
         if not pairs:
             return torch.empty(0)
         logits = torch.empty((len(pairs), self.num_labels))
-        first = 0
+        first, lane = 0, lane_to(self.device)
         with progress_bar(len(pairs), show_progress_bar) as bar:
             for tokens in one_ahead(windows(pairs), self._tokenize):
-                self._compute(tokens, budget, logits[first : first + len(tokens)], bar.advance)
+                self._compute(tokens, budget, lane, logits[first : first + len(tokens)], bar.advance)
                 first += len(tokens)
         report_non_finite(logits)
         note_memory(budget)
@@ -234,15 +237,22 @@ class CrossEncoder(Face, nn.Module):
     def _tokenize(self, pairs: list[tuple[str, str]]) -> TokenizedTexts:
         return self.tokenizer.encode_pairs(pairs, self.max_seq_length, token_types=self.checkpoint.token_types)
 
-    def _compute(self, tokens: TokenizedTexts, budget: TokenBudget, out: torch.Tensor, advance) -> None:
+    def _compute(
+        self, tokens: TokenizedTexts, budget: TokenBudget, lane: Lane | None, out: torch.Tensor, advance
+    ) -> None:
         def logits_of(batch: PackedBatch) -> torch.Tensor:
-            return self.model(batch).float().cpu()
+            return self.model(batch).float()
 
+        uncounted_id = self.model.encoder.config.uncounted_id
+        if lane is not None and int(tokens.offsets[-1] - tokens.offsets[0]) > budget.now:
+            batches = run_in_flight(tokens, budget, lane, logits_of, uncounted_id)
+        else:
+            one_by_one = run_batches(tokens, budget, self.device, lambda batch: logits_of(batch).cpu(), uncounted_id)
+            batches = ((indices, batch.num_tokens, logits) for indices, batch, logits in one_by_one)
         with evaluating(self, self.model), torch.inference_mode():
-            uncounted_id = self.model.encoder.config.uncounted_id
-            for indices, batch, logits in run_batches(tokens, budget, self.device, logits_of, uncounted_id):
+            for indices, count, logits in batches:
                 out[torch.from_numpy(indices)] = logits
-                advance(len(indices), batch.num_tokens)
+                advance(len(indices), count)
 
     # ---- beside scores --------------------------------------------------------------------------------------------
 

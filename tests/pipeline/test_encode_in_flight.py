@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from cross_encoders import PAIRS, maker
 from folders import make_bert_folder
 from lanes import CPU, failing
-from sentcore import SentenceEncoder, build_info
+from sentcore import CrossEncoder, SentenceEncoder, build_info, cross_encoder
 from sentcore.errors import TruncationWarning
 from sentcore.pipeline import Progress, call, windows
 from sentcore.pipeline.batches import FIRST_WINDOW, first_window
@@ -100,3 +101,16 @@ def test_rows_do_not_depend_on_windows(tmp_path, monkeypatch):
     monkeypatch.setattr("sentcore.sentence_encoder.window_sizes", lambda *args: (128, 5))
     assert np.array_equal(encoder.encode(TEXTS), wanted[1])
     assert np.array_equal(encoder.encode(TEXTS, precision="uint8"), wanted[0])
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_scores_of_pairs(tmp_path, monkeypatch, lane, labels):
+    model = CrossEncoder(maker(tmp_path)(labels), device="cpu")
+    pairs, done = PAIRS * 20, []
+    bar = Progress(None)
+    bar.advance = lambda sentences, tokens: done.append((sentences, tokens))
+    wanted = model.predict(pairs, batch_tokens=100)
+    monkeypatch.setattr(cross_encoder, "lane_to", lambda device: lane)
+    found = model.predict(pairs, batch_tokens=100, show_progress_bar=bar)
+    assert np.array_equal(found, wanted) and lane._packed > 10
+    assert sum(sentences for sentences, _ in done) == len(pairs) and max(tokens for _, tokens in done) <= 100
