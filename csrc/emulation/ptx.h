@@ -33,6 +33,7 @@ inline uint4 load(const uint4* p) {
   return *p;
 }
 inline uint4 load_streaming(const uint4* p) { return load(p); }
+inline uint4 load_streaming_if(bool wanted, const uint4* p) { return wanted ? load(p) : uint4{}; }
 
 inline void store(uint4* p, uint4 v) {
   emulated::check_aligned(p, "16-byte store");

@@ -112,8 +112,7 @@ BARRIERS = {
 BOUNDS = {
     "warp-bound": bound(
         NORM_TESTS, NORM + "forward.cu",
-        "if (column < hidden) load_operands(args, begin + column, operands[p]);",
-        "if (column <= hidden) load_operands(args, begin + column, operands[p]);",
+        "const bool inside = first + p * kStep < hidden;", "const bool inside = first + p * kStep <= hidden;",
         "every_size and 384",
     ),
     "block-bound": bound(
