@@ -165,7 +165,7 @@ struct LaunchQueryGradients {
     const VarlenAttention& given = args.given;
     const int rows = tile_rows(given.max_seqlen_k, kKeys);
     const int stages = given.max_seqlen_k > kKeys ? 2 : 1;
-    const BlockShape shape = block_shape(given.max_seqlen_q, rows, [&](int warps) {
+    const BlockShape shape = block_shape(given.heads, given.max_seqlen_q, rows, [&](int warps) {
       return (2 * warps * kRowsPerWarp + 2 * stages * rows) * kPitch<kD> * static_cast<int>(sizeof(T));
     });
     const LaunchShape grid = launch_shape(given, shape);
