@@ -69,11 +69,14 @@ __device__ __forceinline__ Elements<T, N> load(const T* p) {
 // at.
 template <int N, typename T>
 __device__ __forceinline__ Elements<T, N> load_if(bool wanted, const T* p) {
-  static_assert(N > 1, "whole packs");
-  Elements<T, N> loaded;
+  Elements<T, N> loaded{};
+  if constexpr (N == 1) {
+    if (wanted) loaded.element[0] = *p;
+  } else {
 #pragma unroll
-  for (int i = 0; i < N / kPackSize<T>; ++i) {
-    loaded.pack[i] = ptx::load_streaming_if(wanted, reinterpret_cast<const uint4*>(p) + i);
+    for (int i = 0; i < N / kPackSize<T>; ++i) {
+      loaded.pack[i] = ptx::load_streaming_if(wanted, reinterpret_cast<const uint4*>(p) + i);
+    }
   }
   return loaded;
 }

@@ -38,7 +38,12 @@ __device__ __forceinline__ uint4 load_streaming_if(bool wanted, const uint4* p) 
   return v;
 }
 
-__device__ __forceinline__ void store(uint4* p, uint4 v) { *p = v; }
+// As an instruction: the compiler makes four of `*p = v` where it loses sight of the alignment.
+__device__ __forceinline__ void store(uint4* p, uint4 v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
 
 // Data not read again soon: first to be evicted from L2.
 __device__ __forceinline__ void store_streaming(uint4* p, uint4 v) { __stcs(p, v); }

@@ -128,7 +128,7 @@ BOUNDS = {
     ),
     "gelu-elements": bound(
         (("bias_gelu", "sums"), "test_bias_gelu.py"), "ops/bias_gelu/bias_gelu_forward.cu",
-        "if (first >= args.rows * args.width) return;", "if (first > args.rows * args.width) return;",
+        "if (column >= args.width) return;", "if (column > args.width) return;",
         "gelu_of_every_size",
     ),
     "gelu-norm-rows": bound(
