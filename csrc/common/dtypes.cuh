@@ -94,10 +94,10 @@ __device__ __forceinline__ void convert(const Elements<T, N>& loaded, float (&va
         values[8 * i + 2 * j + 1] = bits_as<float>(words[j] & 0xffff0000u);
       }
     }
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int i = 0; i < N; ++i) values[i] = to_float(loaded.element[i]);
+    for (int i = 0; i < N; ++i) values[i] = to_float(loaded.element[i]);
+  }
 }
 
 template <Access access, int N, typename T>
@@ -120,7 +120,7 @@ __device__ __forceinline__ void store_from_float(T* p, const float (&values)[N])
       if (access == Access::streamed) {
         ptx::store_streaming(target, rounded.pack[i]);
       } else {
-        ptx::store(target, rounded.pack[i]);
+        ptx::store_global(target, rounded.pack[i]);
       }
     }
   }

@@ -38,8 +38,11 @@ __device__ __forceinline__ uint4 load_streaming_if(bool wanted, const uint4* p) 
   return v;
 }
 
-// As an instruction: the compiler makes four of `*p = v` where it loses sight of the alignment.
-__device__ __forceinline__ void store(uint4* p, uint4 v) {
+__device__ __forceinline__ void store(uint4* p, uint4 v) { *p = v; }
+
+// To global memory alone, as one instruction: the compiler makes four of `*p = v` where it loses sight of the
+// alignment.
+__device__ __forceinline__ void store_global(uint4* p, uint4 v) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y),
                "r"(v.z), "r"(v.w)
                : "memory");

@@ -138,7 +138,7 @@ BOUNDS = {
     ),
     "table-rows": bound(
         EMBEDDING_TESTS, "ops/embedding_layer_norm/embedding_layer_norm_forward.cu",
-        "id < args.tables[i].rows)", "id <= args.tables[i].rows)", "unknown_id",
+        "ids[i] < args.tables[i].rows)", "ids[i] <= args.tables[i].rows)", "unknown_id",
     ),
     "table-gradient-tokens": bound(
         EMBEDDING_TESTS, "ops/embedding_layer_norm/embedding_layer_norm_backward.cu",

@@ -235,13 +235,19 @@ def test_the_order_of_threads_changes_no_bit(ops, monkeypatch, dtype, size):
             assert_same(both(ops, case), expected)
 
 
-@pytest.mark.parametrize(("dtype", "size"), [(BFLOAT16, 16), (FLOAT16, 128), (FLOAT32, 24), (FLOAT32, 256)])
-def test_a_row_does_not_depend_on_the_batch(ops, dtype, size):
-    alone = Case(dtype, [17], heads=3, size=size)
-    batch = Case(dtype, [70, 17, 3], heads=3, size=size)
-    batch.q[70:87], batch.grad[70:87] = alone.q, alone.grad
-    for packed, own in zip(both(ops, batch)[:3], both(ops, alone)[:3], strict=True):
-        assert torch.equal(packed[70:87], own)
+SIZES = [(BFLOAT16, 16), (BFLOAT16, 64), (FLOAT16, 128), (FLOAT32, 24), (FLOAT32, 256)]
+
+
+@pytest.mark.parametrize(("dtype", "size"), SIZES)
+@pytest.mark.parametrize("length", [1, 17, 40, 64])
+@pytest.mark.parametrize("before", [[70], [200, 120]], ids=["short", "long"])  # the mean chooses a kernel
+def test_a_row_does_not_depend_on_the_batch(ops, dtype, size, length, before):
+    alone = Case(dtype, [length], heads=3, size=size)
+    batch = Case(dtype, [*before, length, 3], heads=3, size=size)
+    own = slice(sum(before), sum(before) + length)
+    batch.q[own], batch.grad[own] = alone.q, alone.grad
+    for packed, single in zip(both(ops, batch)[:3], both(ops, alone)[:3], strict=True):
+        assert torch.equal(packed[own], single)
 
 
 @pytest.mark.parametrize(

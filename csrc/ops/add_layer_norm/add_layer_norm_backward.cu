@@ -135,19 +135,36 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kSums == 2 && kPacks < 8 ? 
   const Dropout dropout = dropout_of(args, scales);
   float column_sums[kSums][kPacks][N] = {};
 
-  const std::int64_t step = args.groups * kWarps;
-  for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + warp; row < args.rows; row += step) {
-    const std::int64_t begin = row * args.hidden + first;
-    const RowStats stats = stats_of(args, row);
+  struct Row {
+    RowStats stats;
     Operands<T, N> operands[kPacks];
+  };
+  const auto read = [&](std::int64_t row) {  // without a branch, so that all loads are under way at once
+    Row loaded{};
+    const bool is_row = row < args.rows;
+    if (is_row) loaded.stats = stats_of(args, row);
 #pragma unroll
-    for (int p = 0; p < kPacks; ++p) {  // no branch is among them, so that all are under way at once
-      const bool inside = first + p * kStep < hidden;
-      const std::int64_t index = begin + p * kStep;
-      operands[p].grad_out = load_if<N>(inside, static_cast<const T*>(args.grad_out) + index);
-      operands[p].total = load_if<N>(inside, static_cast<const T*>(args.total) + index);
-      operands[p].grad_total = load_if<N>(inside && has_grad_total, static_cast<const T*>(args.grad_total) + index);
+    for (int p = 0; p < kPacks; ++p) {
+      const bool inside = is_row && first + p * kStep < hidden;
+      const std::int64_t index = row * args.hidden + first + p * kStep;
+      auto& operands = loaded.operands[p];
+      operands.grad_out = load_if<N>(inside, static_cast<const T*>(args.grad_out) + index);
+      operands.total = load_if<N>(inside, static_cast<const T*>(args.total) + index);
+      operands.grad_total = load_if<N>(inside && has_grad_total, static_cast<const T*>(args.grad_total) + index);
     }
+    return loaded;
+  };
+  // Short rows leave registers to read the next one beside the work on this one.
+  constexpr bool kAhead = sizeof(T) == 2 && kPacks * N <= 16;
+  const std::int64_t step = args.groups * kWarps;
+  std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + warp;
+  Row next{};
+  if (kAhead) next = read(row);
+  for (; row < args.rows; row += step) {
+    const Row current = kAhead ? next : read(row);
+    if (kAhead) next = read(row + step);
+    const auto& [stats, operands] = current;
+    const std::int64_t begin = row * args.hidden + first;
     float sums[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {

@@ -1,6 +1,6 @@
 // How the kernels of varlen_attention are chosen and launched. There are two of each: on tensor cores (mma) for half
 // precision and a D that is a multiple of 8 up to 128, with plain arithmetic (fma) for everything else. The forward has
-// a third for batches without long sentences, and a fourth for long ones on sm_90a.
+// a third for short sentences, and a fourth for long ones on sm_90a.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace sentcore {
 
 cudaError_t varlen_attention_forward_mma(const VarlenAttentionForward& args, cudaStream_t stream);
 cudaError_t varlen_attention_forward_short(const VarlenAttentionForward& args,
-                                           cudaStream_t stream);  // fits_short alone
+                                           cudaStream_t stream);  // where has_short
 // On sm_90a, of sentences of `keys_from` keys or more; what fits_sm90a alone.
 cudaError_t varlen_attention_forward_sm90a(const VarlenAttentionForward& args, int keys_from, cudaStream_t stream);
 cudaError_t varlen_attention_forward_fma(const VarlenAttentionForward& args, cudaStream_t stream);
@@ -39,12 +39,17 @@ inline bool has_options(const VarlenAttention& args) {
          args.window_right >= 0;
 }
 
-constexpr int kShortRows = 64;  // of the longest sentence
+constexpr int kShortRows = 64;  // queries and keys, at most, of a sentence that the kernel for short ones takes
 
-// Whether the kernel for short sentences takes it. It gives the bits of the other one on tensor cores.
-inline bool fits_short(const VarlenAttention& args) {
-  return uses_mma(args) && args.size <= 64 && args.max_seqlen_q <= kShortRows && args.max_seqlen_k <= kShortRows &&
-         !has_options(args);
+// Whether that kernel is launched: there are sentences for it where the mean is that short. It gives the bits of the
+// other one on tensor cores, so it matters to nobody that the batch decides.
+inline bool has_short(const VarlenAttention& args) {
+  return uses_mma(args) && args.size <= 64 && !has_options(args) && args.tokens_q <= kShortRows * args.sentences;
+}
+
+// Whether nothing is left for the other one.
+inline bool is_short(const VarlenAttention& args) {
+  return args.max_seqlen_q <= kShortRows && args.max_seqlen_k <= kShortRows;
 }
 
 // Whether there is a kernel of sm_90a for it.

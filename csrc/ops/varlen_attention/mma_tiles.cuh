@@ -71,7 +71,7 @@ __device__ __forceinline__ void copy_rows(T* tile, const T* source, std::int64_t
   constexpr int kPacks = kD / 8;
   const auto copy = [&](T* to, const T* from, int row, int column) {
     const bool outside = row >= rows || column >= size;
-    ptx::copy_async_16(to, outside ? source : from, outside);
+    ptx::copy_async_16(to, from, outside);
   };
   if constexpr (kWarpSize % kPacks == 0) {  // a thread keeps its column, and steps down the rows
     const int column = thread % kPacks * 8, step = threads / kPacks, first = thread / kPacks;
@@ -177,7 +177,8 @@ __device__ __forceinline__ void store_rows(T* target, std::int64_t stride, const
   __syncwarp();  // the rows are complete
   constexpr int kPacks = kD / 8;
   const auto store = [&](T* to, const T* from, int row, int column) {
-    if (row < rows && column < size) ptx::store(reinterpret_cast<uint4*>(to), *reinterpret_cast<const uint4*>(from));
+    if (row < rows && column < size)
+      ptx::store_global(reinterpret_cast<uint4*>(to), *reinterpret_cast<const uint4*>(from));
   };
   if constexpr (kWarpSize % kPacks == 0) {  // as in copy_rows
     constexpr int kStep = kWarpSize / kPacks;

@@ -30,8 +30,10 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
   const VarlenAttention& given = args.given;
   const WarpPlace place(shape);
   const Sentence sentence(given, place.sentence);
-  if (place.block_row >= sentence.length_q || sentence.length_k >= args.left_out_from)
+  if (place.block_row >= sentence.length_q || sentence.length_k >= args.left_out_from ||
+      sentence.is_within(args.left_out_to)) {
     return;  // the whole block leaves
+  }
   const int head = place.head, lane = lane_of_thread();
   const int first_row = place.block_row + place.row;
   const bool has_head = head < given.heads;
@@ -175,8 +177,14 @@ struct LaunchForward {
 }  // namespace attention
 
 cudaError_t varlen_attention_forward_mma(const VarlenAttentionForward& args, cudaStream_t stream) {
-  if (attention::fits_short(args.given)) return varlen_attention_forward_short(args, stream);
-  return attention::for_mma<attention::LaunchForward>(args.given, args, stream);
+  using namespace attention;
+  VarlenAttentionForward others = args;
+  if (has_short(args.given)) {
+    const cudaError_t status = varlen_attention_forward_short(args, stream);
+    if (status != cudaSuccess || is_short(args.given)) return status;
+    others.left_out_to = kShortRows;
+  }
+  return for_mma<LaunchForward>(args.given, others, stream);
 }
 
 }  // namespace sentcore

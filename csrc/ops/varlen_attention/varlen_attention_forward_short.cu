@@ -1,9 +1,9 @@
-// Forward kernel of varlen_attention on tensor cores for batches without long sentences; varlen_attention.h says what
-// each tensor is.
+// Forward kernel of varlen_attention on tensor cores for short sentences; varlen_attention.h says what each tensor is.
 //
-// A warp has a head of a sentence to itself: every key fits one tile, so each element is read once, no warp waits for
+// A warp has a head of a sentence to itself: its keys fit one tile, so each element is read once, no warp waits for
 // another, and none is idle because the sentence is shorter than the longest one. Each row goes through the operations
-// of varlen_attention_forward_mma.cu in their order, so which of the two kernels a batch gets leaves no trace in it.
+// of varlen_attention_forward_mma.cu in their order, so which of the two kernels takes a sentence leaves no trace in
+// it.
 
 #include "ops/varlen_attention/dispatch.cuh"
 #include "ops/varlen_attention/mma_scores.cuh"
@@ -79,20 +79,35 @@ __global__ void __launch_bounds__(kWarpSize, kWarpsByRegisters)
   const int index = static_cast<int>(blockIdx.x / static_cast<unsigned>(given.heads));
   const int head = static_cast<int>(blockIdx.x) - index * given.heads;
   const Sentence sentence(given, index);
-  if (sentence.length_q <= 0 || sentence.length_k >= args.left_out_from) return;
+  if (sentence.length_q <= 0 || !sentence.is_within(kShortRows) || sentence.length_k >= args.left_out_from) return;
   T* const keys = queries + rows_q * kPitch<kD>;
   T* const values = keys + rows_k * kPitch<kD>;
 
-  const int lane = lane_of_thread();
-  const std::int64_t q_start = sentence.first_q * given.q_stride + head * given.size;
-  const std::int64_t kv_start = sentence.first_k * given.kv_stride + head * given.size;
+  // Each lane has a column of every kStep-th row, of all three in one loop.
+  constexpr int kPacks = kD / 8, kStep = kWarpSize / kPacks;
+  const int column = lane_of_thread() % kPacks * 8, first = lane_of_thread() / kPacks;
+  const int at = head * given.size + column;
+  const std::int64_t kv_start = (sentence.first_k + static_cast<std::int64_t>(first)) * given.kv_stride + at;
+  const T* q =
+      static_cast<const T*>(given.q) + (sentence.first_q + static_cast<std::int64_t>(first)) * given.q_stride + at;
+  const T* k = static_cast<const T*>(given.k) + kv_start;
+  const T* v = static_cast<const T*>(given.v) + kv_start;
+  const std::int64_t q_step = kStep * given.q_stride, kv_step = kStep * given.kv_stride;
   const int chunks = sentence.length_k <= 16 ? 1 : (sentence.length_k + 15) / 16;
-  copy_rows<kD>(queries, static_cast<const T*>(given.q) + q_start, given.q_stride, sentence.length_q,
-                round_up(sentence.length_q, 16), given.size, lane, kWarpSize);
-  copy_rows<kD>(keys, static_cast<const T*>(given.k) + kv_start, given.kv_stride, sentence.length_k, chunks * 16,
-                given.size, lane, kWarpSize);
-  copy_rows<kD>(values, static_cast<const T*>(given.v) + kv_start, given.kv_stride, sentence.length_k, chunks * 16,
-                given.size, lane, kWarpSize);
+  const int padded_q = round_up(sentence.length_q, 16), padded_k = chunks * 16, padded = larger(padded_q, padded_k);
+  int place = first * kPitch<kD> + column;
+  for (int row = first; row < padded; row += kStep, place += kStep * kPitch<kD>) {
+    const bool no_column = column >= given.size;
+    if (row < padded_q) ptx::copy_async_16(queries + place, q, no_column || row >= sentence.length_q);
+    if (row < padded_k) {
+      const bool outside = no_column || row >= sentence.length_k;
+      ptx::copy_async_16(keys + place, k, outside);
+      ptx::copy_async_16(values + place, v, outside);
+    }
+    q += q_step;
+    k += kv_step;
+    v += kv_step;
+  }
   ptx::copy_async_commit();
   ptx::copy_async_wait<0>();
   __syncwarp();  // what all lanes have copied is there
