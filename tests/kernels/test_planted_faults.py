@@ -88,6 +88,11 @@ BARRIERS = {
         ATTENTION_TESTS, ATTENTION + "varlen_attention_forward_mma.cu",
         "the keys are there, and the last tile's values have been read", "every_length and lengths7 and dtype1", BFLOAT16_HEADS_OF_16,
     ),
+    "attention-short": Fault(
+        ATTENTION_TESTS[0], ATTENTION + "varlen_attention_forward_short.cu",
+        "  ptx::copy_async_wait<0>();\n", "\n",
+        ATTENTION_TESTS[1], "every_length and lengths8 and dtype1", BFLOAT16_HEADS_OF_16,
+    ),
     "attention-stages": barrier(
         ATTENTION_TESTS, ATTENTION + "varlen_attention_backward_key_mma.cu",
         "this tile is there, and the other stage has been read", "every_length and lengths7 and dtype1", BFLOAT16_HEADS_OF_16,

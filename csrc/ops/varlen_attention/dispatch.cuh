@@ -39,12 +39,14 @@ inline bool has_options(const VarlenAttention& args) {
          args.window_right >= 0;
 }
 
-constexpr int kShortRows = 64;  // queries and keys, at most, of a sentence that the kernel for short ones takes
+constexpr int kShortRows = 64;     // queries and keys, at most, of a sentence that the kernel for short ones takes
+constexpr int kManySentences = 8;  // with fewer, the four warps that the other one gives a head are done sooner
 
 // Whether that kernel is launched: there are sentences for it where the mean is that short. It gives the bits of the
 // other one on tensor cores, so it matters to nobody that the batch decides.
 inline bool has_short(const VarlenAttention& args) {
-  return uses_mma(args) && args.size <= 64 && !has_options(args) && args.tokens_q <= kShortRows * args.sentences;
+  return uses_mma(args) && args.size <= 64 && !has_options(args) && args.sentences >= kManySentences &&
+         args.tokens_q <= kShortRows * args.sentences;
 }
 
 // Whether nothing is left for the other one.
