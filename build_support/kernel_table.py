@@ -14,14 +14,15 @@ from build_support.resources import Kernel, kernels_of
 REGISTERS, WARPS = 65536, 64  # of a multiprocessor; sm_86, sm_89 and sm_120 run 48 warps
 # What is launched for bfloat16 or float32 at usual sizes: source, the kernel's name (a pattern), threads of a block.
 HOT = (
-    ("add_layer_norm_forward.cu", r"forward_warp<nv_bfloat16, nv_bfloat16, \d>", 128),
-    ("add_layer_norm_backward.cu", r"backward_warp<nv_bfloat16, nv_bfloat16, \d>", 128),
+    ("add_layer_norm_forward.cu", r"forward_warp<nv_bfloat16, nv_bfloat16, \d, .*>", 128),
+    ("add_layer_norm_backward.cu", r"backward_warp<nv_bfloat16, nv_bfloat16, \d, \d>", 128),
     ("embedding_layer_norm_forward.cu", r"forward<nv_bfloat16, nv_bfloat16, 8, true>", 128),
-    ("bias_gelu_forward.cu", r"forward<nv_bfloat16, nv_bfloat16, 8>", 256),
+    ("bias_gelu_forward.cu", r"forward<nv_bfloat16, nv_bfloat16, 8>", 64),
     ("bias_gelu_backward.cu", r"backward<nv_bfloat16, nv_bfloat16, 8>", 256),
     ("gemm_mma.cu", r"multiply<nv_bfloat16, .*>", 256),
     ("gemm_fma.cu", r"multiply<float, .*>", 256),
     ("varlen_attention_forward_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
+    ("varlen_attention_forward_short.cu", r".*<nv_bfloat16, (32|64)>", 32),
     ("varlen_attention_backward_query_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
     ("varlen_attention_backward_key_mma.cu", r".*<nv_bfloat16, (32|64|128), .*>", 128),
     ("fp8_linear_rows.cu", r"round_rows<nv_bfloat16, 8, (2|8)>", 128),

@@ -1,6 +1,9 @@
 // Element types of kernels, their conversion to and from float, and 16-byte packs of them.
 #pragma once
 
+#include <cstdint>
+#include <type_traits>
+
 #include "common/device.cuh"
 
 namespace sentcore {
@@ -62,10 +65,39 @@ __device__ __forceinline__ Elements<T, N> load(const T* p) {
   return loaded;
 }
 
+// Streamed, and zeros where it is not `wanted`: nothing is read there, and there is no branch for other loads to wait
+// at.
+template <int N, typename T>
+__device__ __forceinline__ Elements<T, N> load_if(bool wanted, const T* p) {
+  Elements<T, N> loaded{};
+  if constexpr (N == 1) {
+    if (wanted) loaded.element[0] = *p;
+  } else {
+#pragma unroll
+    for (int i = 0; i < N / kPackSize<T>; ++i) {
+      loaded.pack[i] = ptx::load_streaming_if(wanted, reinterpret_cast<const uint4*>(p) + i);
+    }
+  }
+  return loaded;
+}
+
 template <int N, typename T>
 __device__ __forceinline__ void convert(const Elements<T, N>& loaded, float (&values)[N]) {
+  if constexpr (N > 1 && std::is_same_v<T, __nv_bfloat16>) {
+    // Word by word: taken as elements, every other one would be shifted down before it is shifted up again.
 #pragma unroll
-  for (int i = 0; i < N; ++i) values[i] = to_float(loaded.element[i]);
+    for (int i = 0; i < N / 8; ++i) {
+      const std::uint32_t words[4] = {loaded.pack[i].x, loaded.pack[i].y, loaded.pack[i].z, loaded.pack[i].w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        values[8 * i + 2 * j] = bits_as<float>(words[j] << 16);
+        values[8 * i + 2 * j + 1] = bits_as<float>(words[j] & 0xffff0000u);
+      }
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i) values[i] = to_float(loaded.element[i]);
+  }
 }
 
 template <Access access, int N, typename T>
@@ -88,7 +120,7 @@ __device__ __forceinline__ void store_from_float(T* p, const float (&values)[N])
       if (access == Access::streamed) {
         ptx::store_streaming(target, rounded.pack[i]);
       } else {
-        ptx::store(target, rounded.pack[i]);
+        ptx::store_global(target, rounded.pack[i]);
       }
     }
   }

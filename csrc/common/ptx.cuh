@@ -24,7 +24,29 @@ __device__ __forceinline__ uint4 load_streaming(const uint4* p) {
   return v;
 }
 
+// The same, and zeros without a read where it is not wanted.
+__device__ __forceinline__ uint4 load_streaming_if(bool wanted, const uint4* p) {
+  uint4 v;
+  asm("{\n\t"
+      ".reg .pred wanted;\n\t"
+      "setp.ne.u32 wanted, %5, 0;\n\t"
+      "mov.u32 %0, 0;\n\tmov.u32 %1, 0;\n\tmov.u32 %2, 0;\n\tmov.u32 %3, 0;\n\t"
+      "@wanted ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n\t"
+      "}"
+      : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
+      : "l"(__cvta_generic_to_global(p)), "r"(static_cast<std::uint32_t>(wanted)));
+  return v;
+}
+
 __device__ __forceinline__ void store(uint4* p, uint4 v) { *p = v; }
+
+// To global memory alone, as one instruction: the compiler makes four of `*p = v` where it loses sight of the
+// alignment.
+__device__ __forceinline__ void store_global(uint4* p, uint4 v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
 
 // Data not read again soon: first to be evicted from L2.
 __device__ __forceinline__ void store_streaming(uint4* p, uint4 v) { __stcs(p, v); }

@@ -33,10 +33,17 @@ inline uint4 load(const uint4* p) {
   return *p;
 }
 inline uint4 load_streaming(const uint4* p) { return load(p); }
+inline uint4 load_streaming_if(bool wanted, const uint4* p) { return wanted ? load(p) : uint4{}; }
 
 inline void store(uint4* p, uint4 v) {
   emulated::check_aligned(p, "16-byte store");
   *p = v;
+}
+inline void store_global(uint4* p, uint4 v) {
+  if (emulation::is_shared(p, 1)) {
+    emulation::fail({"16-byte store", __FILE__, __LINE__}, "it is one to global memory, and the address is shared");
+  }
+  store(p, v);
 }
 inline void store_streaming(uint4* p, uint4 v) { store(p, v); }
 

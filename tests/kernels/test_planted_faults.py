@@ -88,6 +88,11 @@ BARRIERS = {
         ATTENTION_TESTS, ATTENTION + "varlen_attention_forward_mma.cu",
         "the keys are there, and the last tile's values have been read", "every_length and lengths7 and dtype1", BFLOAT16_HEADS_OF_16,
     ),
+    "attention-short": Fault(
+        ATTENTION_TESTS[0], ATTENTION + "varlen_attention_forward_short.cu",
+        "  ptx::copy_async_wait<0>();\n", "\n",
+        ATTENTION_TESTS[1], "every_length and lengths8 and dtype1", BFLOAT16_HEADS_OF_16,
+    ),
     "attention-stages": barrier(
         ATTENTION_TESTS, ATTENTION + "varlen_attention_backward_key_mma.cu",
         "this tile is there, and the other stage has been read", "every_length and lengths7 and dtype1", BFLOAT16_HEADS_OF_16,
@@ -112,8 +117,7 @@ BARRIERS = {
 BOUNDS = {
     "warp-bound": bound(
         NORM_TESTS, NORM + "forward.cu",
-        "if (column < hidden) load_operands(args, begin + column, operands[p]);",
-        "if (column <= hidden) load_operands(args, begin + column, operands[p]);",
+        "const bool inside = first + p * kStep < hidden;", "const bool inside = first + p * kStep <= hidden;",
         "every_size and 384",
     ),
     "block-bound": bound(
@@ -129,7 +133,7 @@ BOUNDS = {
     ),
     "gelu-elements": bound(
         (("bias_gelu", "sums"), "test_bias_gelu.py"), "ops/bias_gelu/bias_gelu_forward.cu",
-        "if (first >= args.rows * args.width) return;", "if (first > args.rows * args.width) return;",
+        "if (column >= args.width) return;", "if (column > args.width) return;",
         "gelu_of_every_size",
     ),
     "gelu-norm-rows": bound(
@@ -139,7 +143,7 @@ BOUNDS = {
     ),
     "table-rows": bound(
         EMBEDDING_TESTS, "ops/embedding_layer_norm/embedding_layer_norm_forward.cu",
-        "id < args.tables[i].rows)", "id <= args.tables[i].rows)", "unknown_id",
+        "ids[i] < args.tables[i].rows)", "ids[i] <= args.tables[i].rows)", "unknown_id",
     ),
     "table-gradient-tokens": bound(
         EMBEDDING_TESTS, "ops/embedding_layer_norm/embedding_layer_norm_backward.cu",

@@ -13,6 +13,8 @@ SEED = torch.tensor([123456789012345678, 987654321])
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 DTYPES = [FLOAT32, BFLOAT16, FLOAT16]
 RAGGED = [17, 0, 65, 1, 2, 64, 0]
+MANY = [17, 66, 1, 64, 0, 33, 48, 2, 16]  # enough for the kernel for short sentences, and one that is none
+FEW = [0, 9, 64, 17, 1, 33, 5, 70, 2]  # keys for as many
 
 
 def draw(*shape, seed=0, dtype=FLOAT32):
@@ -130,6 +132,8 @@ OPTIONS = {
 @pytest.mark.parametrize("size", [1, 7, 8, 16, 24, 32, 64, 80, 96, 128, 136, 256])
 def test_every_head_size(ops, dtype, size):
     check(ops, Case(dtype, [17, 66, 1], size=size, heads=1))
+    if size <= 64:
+        check(ops, Case(dtype, MANY, size=size, heads=1))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -144,13 +148,13 @@ def test_options(ops, dtype, name):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("lengths", [[], [0], [0, 0], [1], [1, 1, 1], [16, 3], [32, 17, 16], [200, 1, 129]])
+@pytest.mark.parametrize("lengths", [[], [0], [0, 0], [1], [1, 1, 1], [16, 3], [32, 17, 16], [200, 1, 129], MANY])
 def test_every_length(ops, dtype, lengths):
     check(ops, Case(dtype, lengths, heads=3))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("queries", "keys"), [([1, 2], [200, 70]), ([130, 1], [1, 9]), ([0, 4], [3, 0]), ([5], [0])])
+@pytest.mark.parametrize(("queries", "keys"), [([1, 2], [200, 70]), ([130, 1], [1, 9]), ([0, 4], [3, 0]), (MANY, FEW)])
 def test_cross_attention(ops, dtype, queries, keys):
     check(ops, Case(dtype, queries, keys, heads=5, size=24))
 
@@ -235,13 +239,16 @@ def test_the_order_of_threads_changes_no_bit(ops, monkeypatch, dtype, size):
             assert_same(both(ops, case), expected)
 
 
-@pytest.mark.parametrize(("dtype", "size"), [(BFLOAT16, 16), (FLOAT16, 128), (FLOAT32, 24), (FLOAT32, 256)])
-def test_a_row_does_not_depend_on_the_batch(ops, dtype, size):
-    alone = Case(dtype, [17], heads=3, size=size)
-    batch = Case(dtype, [70, 17, 3], heads=3, size=size)
-    batch.q[70:87], batch.grad[70:87] = alone.q, alone.grad
-    for packed, own in zip(both(ops, batch)[:3], both(ops, alone)[:3], strict=True):
-        assert torch.equal(packed[70:87], own)
+@pytest.mark.parametrize(("dtype", "size"), [(BFLOAT16, 16), (BFLOAT16, 64), (FLOAT16, 128), (FLOAT32, 24)])
+@pytest.mark.parametrize("length", [1, 17, 40, 64])
+@pytest.mark.parametrize("others", [[70, 3], MANY], ids=["few", "many"])
+def test_a_row_does_not_depend_on_the_batch(ops, dtype, size, length, others):
+    alone = Case(dtype, [length], heads=3, size=size)
+    batch = Case(dtype, [*others, length], heads=3, size=size)
+    own = slice(sum(others), None)
+    batch.q[own], batch.grad[own] = alone.q, alone.grad
+    for packed, single in zip(both(ops, batch)[:3], both(ops, alone)[:3], strict=True):
+        assert torch.equal(packed[own], single)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ namespace {
 constexpr int kWarps = 4;           // warp kernel: rows a block works on at a time
 constexpr int kBlockThreads = 256;  // block kernel
 constexpr int kRowsPerGroup = 2 * kWarps;
-// Two blocks on each of 132 multiprocessors. A constant, so that sums do not depend on the GPU.
-constexpr std::int64_t kMaxGroups = 264;
+constexpr int kBlocks = 3;  // of the warp kernel on a multiprocessor: as many as leave each the registers it needs
+// That many on each of 132 multiprocessors. A constant, so that sums do not depend on the GPU.
+constexpr std::int64_t kMaxGroups = 132 * kBlocks;
 
 struct Scales {
   float keep_scale;  // 1 / (1 - dropout_p)
@@ -121,44 +122,66 @@ __device__ __forceinline__ void finish(const AddLayerNormBackward& args, const S
 
 // ---- a warp per row ----
 
-// kPacks packs a lane cover the row. Dynamic shared memory: float [kWarps, H].
-template <typename T, typename W, int kPacks>
-__global__ void __launch_bounds__(kWarps* kWarpSize, 2)
+// kPacks packs a lane cover the row. kSums: 3, or 2 where grad_x_bias is not wanted. Dynamic shared memory: float
+// [kWarps, H].
+template <typename T, typename W, int kPacks, int kSums>
+__global__ void __launch_bounds__(kWarps* kWarpSize, kSums == 2 && kPacks < 8 ? kBlocks : 2)
     backward_warp(const AddLayerNormBackward args, const Scales scales) {
-  constexpr int N = kPackSize<T>;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  constexpr int N = kPackSize<T>, kStep = kWarpSize * N;
+  const int first = static_cast<int>(threadIdx.x) % kWarpSize * N;  // column of this lane's first pack
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
   const int hidden = static_cast<int>(args.hidden);
+  const bool has_grad_total = args.grad_total != nullptr;
   const Dropout dropout = dropout_of(args, scales);
-  float column_sums[3][kPacks][N] = {};
+  float column_sums[kSums][kPacks][N] = {};
 
-  const std::int64_t step = args.groups * kWarps;
-  for (std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + warp; row < args.rows; row += step) {
-    const std::int64_t begin = row * args.hidden;
-    const RowStats stats = stats_of(args, row);
+  struct Row {
+    RowStats stats;
     Operands<T, N> operands[kPacks];
+  };
+  const auto read = [&](std::int64_t row) {  // without a branch, so that all loads are under way at once
+    Row loaded{};
+    const bool is_row = row < args.rows;
+    if (is_row) loaded.stats = stats_of(args, row);
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      const int column = (p * kWarpSize + lane) * N;
-      if (column < hidden) load_operands<Access::streamed>(args, begin + column, operands[p]);
+      const bool inside = is_row && first + p * kStep < hidden;
+      const std::int64_t index = row * args.hidden + first + p * kStep;
+      auto& operands = loaded.operands[p];
+      operands.grad_out = load_if<N>(inside, static_cast<const T*>(args.grad_out) + index);
+      operands.total = load_if<N>(inside, static_cast<const T*>(args.total) + index);
+      operands.grad_total = load_if<N>(inside && has_grad_total, static_cast<const T*>(args.grad_total) + index);
     }
+    return loaded;
+  };
+  // Short rows leave registers to read the next one beside the work on this one.
+  constexpr bool kAhead = sizeof(T) == 2 && kPacks * N <= 16;
+  const std::int64_t step = args.groups * kWarps;
+  std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + warp;
+  Row next{};
+  if (kAhead) next = read(row);
+  for (; row < args.rows; row += step) {
+    const Row current = kAhead ? next : read(row);
+    if (kAhead) next = read(row + step);
+    const auto& [stats, operands] = current;
+    const std::int64_t begin = row * args.hidden + first;
     float sums[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      const int column = (p * kWarpSize + lane) * N;
+      const int column = first + p * kStep;
       if (column < hidden) add_row_sums<W>(args, operands[p], stats, column, sums);
     }
     const float mean_g = warp_sum(sums[0]) / static_cast<float>(hidden);
     const float mean_gn = warp_sum(sums[1]) / static_cast<float>(hidden);
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      const int column = (p * kWarpSize + lane) * N;
+      const int column = first + p * kStep;
       if (column < hidden) {
         float terms[3][N];
-        finish<W>(args, scales, dropout, operands[p], stats, begin + column, column, mean_g, mean_gn, terms[0],
+        finish<W>(args, scales, dropout, operands[p], stats, begin + p * kStep, column, mean_g, mean_gn, terms[0],
                   terms[1], terms[2]);
 #pragma unroll
-        for (int sum = 0; sum < 3; ++sum) {
+        for (int sum = 0; sum < kSums; ++sum) {
 #pragma unroll
           for (int i = 0; i < N; ++i) column_sums[sum][p][i] += terms[sum][i];
         }
@@ -166,13 +189,13 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, 2)
     }
   }
 
-  // The warps' column sums, one of the three at a time, meet in shared memory.
+  // The warps' column sums, one at a time, meet in shared memory.
   SENTCORE_DYNAMIC_SHARED(float, rows);
 #pragma unroll
-  for (int sum = 0; sum < 3; ++sum) {
+  for (int sum = 0; sum < kSums; ++sum) {
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
-      const int column = (p * kWarpSize + lane) * N;
+      const int column = first + p * kStep;
       if (column < hidden) {
 #pragma unroll
         for (int i = 0; i < N; ++i) rows[warp * hidden + column + i] = column_sums[sum][p][i];
@@ -239,10 +262,15 @@ cudaError_t launch_rows(const AddLayerNormBackward& args, cudaStream_t stream) {
   if (packs && args.hidden <= kMaxWarpHidden) {
     const LaunchShape shape{grid, dim3(kWarps * kWarpSize),
                             static_cast<std::size_t>(args.hidden) * kWarps * sizeof(float)};
+    constexpr int kAll = packs_per_lane<T>(kMaxWarpHidden);
+    if (args.grad_x_bias != nullptr) return launch(backward_warp<T, W, kAll, 3>, shape, stream, args, scales);
     if (args.hidden <= kMaxWarpHidden / 2) {
-      return launch(backward_warp<T, W, packs_per_lane<T>(kMaxWarpHidden / 2)>, shape, stream, args, scales);
+      return launch(backward_warp<T, W, kAll / 2, 2>, shape, stream, args, scales);
     }
-    return launch(backward_warp<T, W, packs_per_lane<T>(kMaxWarpHidden)>, shape, stream, args, scales);
+    if constexpr (kAll == 8) {  // float32: the longest rows leave registers for two blocks alone
+      if (args.hidden <= kMaxWarpHidden / 4 * 3) return launch(backward_warp<T, W, 6, 2>, shape, stream, args, scales);
+    }
+    return launch(backward_warp<T, W, kAll, 2>, shape, stream, args, scales);
   }
   const LaunchShape shape{grid, dim3(kBlockThreads)};
   if (packs) return launch(backward_block<T, W, N>, shape, stream, args, scales);

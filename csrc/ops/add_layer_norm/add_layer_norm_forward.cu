@@ -41,19 +41,20 @@ __device__ __forceinline__ void load_operands(const AddLayerNormForward& args, s
   }
 }
 
-// N elements of total, in float32, from column on; index is that of the first one in [T, H].
-template <typename W, int N, typename T>
+// N elements of total, in float32, from column on; index is that of the first one in [T, H]. kPlain: neither x_bias nor
+// dropout, which a model's forward has not, and whose code costs instructions where it is merely not taken.
+template <typename W, bool kPlain, int N, typename T>
 __device__ __forceinline__ void add(const AddLayerNormForward& args, const Scales& scales, const Dropout& dropout,
                                     const Operands<T, N>& operands, std::int64_t index, std::int64_t column,
                                     float (&total)[N]) {
   convert(operands.x, total);
-  if (args.x_bias != nullptr) {
+  if (!kPlain && args.x_bias != nullptr) {
     float bias[N];
     load_as_float<Access::reused>(static_cast<const W*>(args.x_bias) + column, bias);
 #pragma unroll
     for (int i = 0; i < N; ++i) total[i] += bias[i];
   }
-  if (args.seed != nullptr) {
+  if (!kPlain && args.seed != nullptr) {
     const std::uint32_t keep = dropout.keep_bits<N>(static_cast<std::uint64_t>(index));
 #pragma unroll
     for (int i = 0; i < N; ++i) total[i] = (keep >> i) & 1u ? total[i] * scales.keep_scale : 0.0f;
@@ -81,16 +82,11 @@ __device__ __forceinline__ void store_row(const AddLayerNormForward& args, std::
                                           float mean, float rstd, const float (&total)[N]) {
   // total is next read in the backward pass; out by the next kernel.
   if (args.total != nullptr) store_from_float<Access::streamed>(static_cast<T*>(args.total) + index, total);
-  float weight[N], out[N];
+  float weight[N], bias[N] = {}, out[N];
   load_as_float<Access::reused>(static_cast<const W*>(args.weight) + column, weight);
+  if (args.norm_bias != nullptr) load_as_float<Access::reused>(static_cast<const W*>(args.norm_bias) + column, bias);
 #pragma unroll
-  for (int i = 0; i < N; ++i) out[i] = (total[i] - mean) * rstd * weight[i];
-  if (args.norm_bias != nullptr) {
-    float bias[N];
-    load_as_float<Access::reused>(static_cast<const W*>(args.norm_bias) + column, bias);
-#pragma unroll
-    for (int i = 0; i < N; ++i) out[i] += bias[i];
-  }
+  for (int i = 0; i < N; ++i) out[i] = (total[i] - mean) * rstd * weight[i] + bias[i];
   store_from_float<Access::reused>(static_cast<T*>(args.out) + index, out);
 }
 
@@ -103,31 +99,34 @@ __device__ __forceinline__ void store_stats(const AddLayerNormForward& args, std
 // ---- a warp per row ----
 
 // kPacks packs a lane cover the row: H <= kPacks * 32 * kPackSize<T>, H a multiple of kPackSize<T>.
-template <typename T, typename W, int kPacks>
+template <typename T, typename W, int kPacks, bool kPlain>
 __global__ void __launch_bounds__(kRowsPerBlock* kWarpSize)
     forward_warp(const AddLayerNormForward args, const Scales scales) {
-  constexpr int N = kPackSize<T>;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  constexpr int N = kPackSize<T>, kStep = kWarpSize * N;
+  const int first = static_cast<int>(threadIdx.x) % kWarpSize * N;  // column of this lane's first pack
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kRowsPerBlock + threadIdx.x / kWarpSize;
   if (row >= args.rows) return;  // a whole warp leaves, and no barrier of the block follows
-  const Dropout dropout = dropout_of(args, scales);
+  const Dropout dropout = kPlain ? Dropout{} : dropout_of(args, scales);
   const int hidden = static_cast<int>(args.hidden);
-  const std::int64_t begin = row * args.hidden;
+  const std::int64_t begin = row * args.hidden + first;
 
+  // All loads of the row are under way before the first is waited for: no branch is among them.
   Operands<T, N> operands[kPacks];
+  const bool has_residual = args.residual != nullptr;
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
-    const int column = (p * kWarpSize + lane) * N;
-    if (column < hidden) load_operands(args, begin + column, operands[p]);
+    const bool inside = first + p * kStep < hidden;
+    operands[p].x = load_if<N>(inside, static_cast<const T*>(args.x) + begin + p * kStep);
+    operands[p].residual = load_if<N>(inside && has_residual, static_cast<const T*>(args.residual) + begin + p * kStep);
   }
 
   float total[kPacks][N];
   float sum = 0.0f;
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
-    const int column = (p * kWarpSize + lane) * N;
+    const int column = first + p * kStep;
     if (column < hidden) {
-      add<W>(args, scales, dropout, operands[p], begin + column, column, total[p]);
+      add<W, kPlain>(args, scales, dropout, operands[p], begin + p * kStep, column, total[p]);
 #pragma unroll
       for (int i = 0; i < N; ++i) sum += total[p][i];
     }
@@ -137,18 +136,18 @@ __global__ void __launch_bounds__(kRowsPerBlock* kWarpSize)
   float squares = 0.0f;
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
-    if ((p * kWarpSize + lane) * N < hidden) {
+    if (first + p * kStep < hidden) {
 #pragma unroll
       for (int i = 0; i < N; ++i) squares += (total[p][i] - mean) * (total[p][i] - mean);
     }
   }
   const float rstd = __frsqrt_rn(warp_sum(squares) / static_cast<float>(hidden) + scales.eps);
 
-  if (lane == 0) store_stats(args, row, mean, rstd);
+  if (first == 0) store_stats(args, row, mean, rstd);
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
-    const int column = (p * kWarpSize + lane) * N;
-    if (column < hidden) store_row<T, W>(args, begin + column, column, mean, rstd, total[p]);
+    const int column = first + p * kStep;
+    if (column < hidden) store_row<T, W>(args, begin + p * kStep, column, mean, rstd, total[p]);
   }
 }
 
@@ -170,7 +169,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     const auto compute = [&](std::int64_t column, float (&total)[N]) {
       Operands<T, N> operands;
       load_operands(args, begin + column, operands);
-      add<W>(args, scales, dropout, operands, begin + column, column, total);
+      add<W, false>(args, scales, dropout, operands, begin + column, column, total);
     };
     const auto total_at = [&](std::int64_t column, float (&total)[N]) {
       if (!cached) return compute(column, total);
@@ -222,11 +221,15 @@ cudaError_t launch_forward(const AddLayerNormForward& args, cudaStream_t stream)
   if (packs && args.hidden <= kMaxWarpHidden) {
     const LaunchShape shape{dim3(static_cast<unsigned>(ceil_div<std::int64_t>(args.rows, kRowsPerBlock))),
                             dim3(kRowsPerBlock * kWarpSize)};
+    const bool plain = args.x_bias == nullptr && args.seed == nullptr;
     // Half the registers where the row needs only half of them.
+    constexpr int kAll = packs_per_lane<T>(kMaxWarpHidden), kHalf = packs_per_lane<T>(kMaxWarpHidden / 2);
     if (args.hidden <= kMaxWarpHidden / 2) {
-      return launch(forward_warp<T, W, packs_per_lane<T>(kMaxWarpHidden / 2)>, shape, stream, args, scales);
+      return plain ? launch(forward_warp<T, W, kHalf, true>, shape, stream, args, scales)
+                   : launch(forward_warp<T, W, kHalf, false>, shape, stream, args, scales);
     }
-    return launch(forward_warp<T, W, packs_per_lane<T>(kMaxWarpHidden)>, shape, stream, args, scales);
+    return plain ? launch(forward_warp<T, W, kAll, true>, shape, stream, args, scales)
+                 : launch(forward_warp<T, W, kAll, false>, shape, stream, args, scales);
   }
   const std::size_t row_bytes = static_cast<std::size_t>(args.hidden) * sizeof(float);
   const bool cached = row_bytes <= kMaxCachedBytes;

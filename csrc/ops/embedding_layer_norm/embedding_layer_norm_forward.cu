@@ -18,13 +18,17 @@ __global__ void __launch_bounds__(kRowWarps* kWarpSize, 8) forward(const Embeddi
   const std::int64_t token = index_of_row();
   if (token >= args.tokens) return;
   const T* sources[3] = {};
+  std::int64_t ids[3] = {};
   bool known = true;
+#pragma unroll
+  for (int i = 0; i < 3; ++i) {  // all under way before the first is looked at
+    if (args.tables[i].table != nullptr) ids[i] = args.tables[i].ids[token];
+  }
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
     if (args.tables[i].table == nullptr) continue;
-    const std::int64_t id = args.tables[i].ids[token];
-    if (id >= 0 && id < args.tables[i].rows) {
-      sources[i] = static_cast<const T*>(args.tables[i].table) + id * args.hidden;
+    if (ids[i] >= 0 && ids[i] < args.tables[i].rows) {
+      sources[i] = static_cast<const T*>(args.tables[i].table) + ids[i] * args.hidden;
     } else {
       known = false;
     }

@@ -15,6 +15,7 @@ namespace sentcore {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kWarpSize;
+constexpr int kAtOnce = 4;  // rows that a warp reads together
 constexpr float kLeastNorm = 1e-12f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -80,17 +81,28 @@ __device__ __forceinline__ float pool_columns(const SegmentPooling& args, const 
   for (int i = 0; i < N; ++i) pooled[i] = max ? -kInfinity : 0.0f;
   if (column < args.hidden) {
     const int end = segment.sum_end();
-#pragma unroll 4
-    for (int token = segment.sum_begin() + warp; token < end; token += kWarps) {
-      float values[N];
-      load_row<N, T>(args, token, column, values);
-      const float weight = segment.weight(token);
+    const T* const x = static_cast<const T*>(args.x) + column;
+    for (int first = segment.sum_begin() + warp; first < end; first += kAtOnce * kWarps) {
+      Elements<T, N> rows[kAtOnce];  // all under way before the first is added
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        if (max) {
-          pooled[i] = is_larger(values[i], pooled[i]) ? values[i] : pooled[i];
-        } else {
-          pooled[i] += values[i] * weight;
+      for (int j = 0; j < kAtOnce; ++j) {
+        const int token = first + j * kWarps;
+        rows[j] = load_if<N>(token < end, x + token * args.hidden);
+      }
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        const int token = first + j * kWarps;
+        if (token >= end) continue;
+        float values[N];
+        convert(rows[j], values);
+        const float weight = segment.weight(token);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          if (max) {
+            pooled[i] = is_larger(values[i], pooled[i]) ? values[i] : pooled[i];
+          } else {
+            pooled[i] += values[i] * weight;
+          }
         }
       }
     }

@@ -1,6 +1,6 @@
 // How the kernels of varlen_attention are chosen and launched. There are two of each: on tensor cores (mma) for half
 // precision and a D that is a multiple of 8 up to 128, with plain arithmetic (fma) for everything else. The forward has
-// a third for long sentences on sm_90a.
+// a third for short sentences, and a fourth for long ones on sm_90a.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,8 @@
 namespace sentcore {
 
 cudaError_t varlen_attention_forward_mma(const VarlenAttentionForward& args, cudaStream_t stream);
+cudaError_t varlen_attention_forward_short(const VarlenAttentionForward& args,
+                                           cudaStream_t stream);  // where has_short
 // On sm_90a, of sentences of `keys_from` keys or more; what fits_sm90a alone.
 cudaError_t varlen_attention_forward_sm90a(const VarlenAttentionForward& args, int keys_from, cudaStream_t stream);
 cudaError_t varlen_attention_forward_fma(const VarlenAttentionForward& args, cudaStream_t stream);
@@ -37,6 +39,21 @@ inline bool has_options(const VarlenAttention& args) {
          args.window_right >= 0;
 }
 
+constexpr int kShortRows = 64;     // queries and keys, at most, of a sentence that the kernel for short ones takes
+constexpr int kManySentences = 8;  // with fewer, the four warps that the other one gives a head are done sooner
+
+// Whether that kernel is launched: there are sentences for it where the mean is that short. It gives the bits of the
+// other one on tensor cores, so it matters to nobody that the batch decides.
+inline bool has_short(const VarlenAttention& args) {
+  return uses_mma(args) && args.size <= 64 && !has_options(args) && args.sentences >= kManySentences &&
+         args.tokens_q <= kShortRows * args.sentences;
+}
+
+// Whether nothing is left for the other one.
+inline bool is_short(const VarlenAttention& args) {
+  return args.max_seqlen_q <= kShortRows && args.max_seqlen_k <= kShortRows;
+}
+
 // Whether there is a kernel of sm_90a for it.
 inline bool fits_sm90a(const VarlenAttention& args) {
   return uses_mma(args) && (args.size == 64 || args.size == 128) && !has_options(args) && args.scale > 0.0f;
@@ -50,14 +67,16 @@ inline int tile_rows(int longest, int most) {
 // As few warps a head as the longest sentence needs, so that short sentences leave no warp idle; head_bytes(warps) is
 // the shared memory of a head.
 template <typename HeadBytes>
-BlockShape block_shape(int longest, int rows, const HeadBytes& head_bytes) {
+BlockShape block_shape(int heads, int longest, int rows, const HeadBytes& head_bytes) {
   constexpr int kMostBytes = 44 << 10;  // of the 48 kB that every block may have; some kernels have static ones too
-  int warps = 1;
-  while (warps < kWarps && (longest > warps * kRowsPerWarp || kWarps / warps * head_bytes(warps) > kMostBytes)) {
-    warps *= 2;
+  int shift = 0;
+  while (1 << shift < kWarps &&
+         (longest > kRowsPerWarp << shift || (kWarps >> shift) * head_bytes(1 << shift) > kMostBytes)) {
+    ++shift;
   }
-  const int block_rows = warps * kRowsPerWarp;
-  return {warps, longest == 0 ? 0 : (longest + block_rows - 1) / block_rows, rows, kWarps / warps * head_bytes(warps)};
+  const int block_rows = kRowsPerWarp << shift, block_heads = kWarps >> shift;
+  return {shift, (heads + block_heads - 1) / block_heads, (longest + block_rows - 1) / block_rows, rows,
+          block_heads * head_bytes(1 << shift)};
 }
 
 // A grid's first dimension; more than it holds becomes a launch that CUDA refuses.
@@ -66,9 +85,8 @@ inline unsigned grid_x(std::int64_t blocks) {
 }
 
 inline LaunchShape launch_shape(const VarlenAttention& args, const BlockShape& shape) {
-  const int heads = kWarps / shape.warps_per_head;
-  return {dim3(grid_x(args.sentences * shape.tiles), static_cast<unsigned>((args.heads + heads - 1) / heads)),
-          dim3(kWarps * kWarpSize), static_cast<std::size_t>(shape.shared_bytes)};
+  return {dim3(grid_x(args.sentences * shape.tiles * shape.head_groups)), dim3(kWarps * kWarpSize),
+          static_cast<std::size_t>(shape.shared_bytes)};
 }
 
 template <typename Launch, typename T, typename... Args>

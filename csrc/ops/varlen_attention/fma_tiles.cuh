@@ -46,6 +46,11 @@ __device__ __forceinline__ void read_pack(const float* shared, float (&values)[4
   values[3] = bits_as<float>(pack.w);
 }
 
+__device__ __forceinline__ void write_pack(float* shared, const float (&values)[4]) {
+  *reinterpret_cast<uint4*>(shared) = {bits_as<std::uint32_t>(values[0]), bits_as<std::uint32_t>(values[1]),
+                                       bits_as<std::uint32_t>(values[2]), bits_as<std::uint32_t>(values[3])};
+}
+
 // The first `rows` rows of `size` elements as floats in a tile of kRows by kD, with zeros behind them. The block's
 // barrier is left to the caller.
 template <int kRows, int kD, typename T>
@@ -67,7 +72,7 @@ __device__ __forceinline__ void load_rows(float* tile, const T* source, std::int
         }
       }
     }
-    store_from_float<Access::reused>(tile + row * kFloatPitch<kD> + column, values);
+    write_pack(tile + row * kFloatPitch<kD> + column, values);
   }
 }
 

@@ -21,10 +21,11 @@ constexpr int kRowsPerWarp = 16;
 template <int kD>
 constexpr int kPitch = kD + 8;
 
-// How a block of kWarps warps is split, and the grid: x over sentences and tiles of 16 * warps_per_head rows, y over
-// heads, kWarps / warps_per_head a block.
+// How a block of kWarps warps is split, and the grid, from the fastest index on: groups of heads, tiles of 16 *
+// warps_per_head rows, sentences. So blocks that run at a time read whole rows of memory between them.
 struct BlockShape {
-  int warps_per_head;
+  int warps_shift;   // 1 << warps_shift warps a head: 1, 2 or 4
+  int head_groups;   // of kWarps >> warps_shift heads
   int tiles;         // of the longest sentence
   int rows;          // of a streamed tile in shared memory, a multiple of 16
   int shared_bytes;  // of the block
@@ -43,15 +44,17 @@ struct WarpPlace {
 
   __device__ __forceinline__ explicit WarpPlace(const BlockShape& shape) {
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
-    const int rows = shape.warps_per_head * kRowsPerWarp;
-    sentence = blockIdx.x / static_cast<unsigned>(shape.tiles);
-    block_row = static_cast<int>(blockIdx.x % static_cast<unsigned>(shape.tiles)) * rows;
+    const int rows = kRowsPerWarp << shape.warps_shift;
+    const unsigned groups = static_cast<unsigned>(shape.head_groups), tiles = static_cast<unsigned>(shape.tiles);
+    const unsigned tile = blockIdx.x / groups;  // counted through all sentences
+    sentence = tile / tiles;
+    block_row = static_cast<int>(tile % tiles) * rows;
     block_end = block_row + rows;
-    row = warp % shape.warps_per_head * kRowsPerWarp;
-    slot = warp / shape.warps_per_head;
-    head = static_cast<int>(blockIdx.y) * (kWarps / shape.warps_per_head) + slot;
-    threads = shape.warps_per_head * kWarpSize;
-    thread = static_cast<int>(threadIdx.x) % threads;
+    slot = warp >> shape.warps_shift;
+    row = (warp - (slot << shape.warps_shift)) * kRowsPerWarp;
+    head = (static_cast<int>(blockIdx.x % groups) * kWarps >> shape.warps_shift) + slot;
+    threads = kWarpSize << shape.warps_shift;
+    thread = static_cast<int>(threadIdx.x) & (threads - 1);
   }
 };
 
@@ -66,10 +69,23 @@ template <int kD, typename T>
 __device__ __forceinline__ void copy_rows(T* tile, const T* source, std::int64_t stride, int rows, int padded, int size,
                                           int thread, int threads) {
   constexpr int kPacks = kD / 8;
-  for (int i = thread; i < padded * kPacks; i += threads) {
-    const int row = i / kPacks, column = i % kPacks * 8;
+  const auto copy = [&](T* to, const T* from, int row, int column) {
     const bool outside = row >= rows || column >= size;
-    ptx::copy_async_16(tile + row * kPitch<kD> + column, outside ? source : source + row * stride + column, outside);
+    ptx::copy_async_16(to, from, outside);
+  };
+  if constexpr (kWarpSize % kPacks == 0) {  // a thread keeps its column, and steps down the rows
+    const int column = thread % kPacks * 8, step = threads / kPacks, first = thread / kPacks;
+    T* to = tile + first * kPitch<kD> + column;
+    const T* from = source + first * stride + column;
+    const std::int64_t from_step = step * stride;
+    for (int row = first; row < padded; row += step, to += step * kPitch<kD>, from += from_step) {
+      copy(to, from, row, column);
+    }
+  } else {
+    for (int i = thread; i < padded * kPacks; i += threads) {
+      const int row = i / kPacks, column = i % kPacks * 8;
+      copy(tile + row * kPitch<kD> + column, source + row * stride + column, row, column);
+    }
   }
 }
 
@@ -160,11 +176,23 @@ __device__ __forceinline__ void store_rows(T* target, std::int64_t stride, const
   }
   __syncwarp();  // the rows are complete
   constexpr int kPacks = kD / 8;
-  for (int i = lane_of_thread(); i < kRowsPerWarp * kPacks; i += kWarpSize) {
-    const int row = i / kPacks, column = i % kPacks * 8;
-    if (row < rows && column < size) {
-      ptx::store(reinterpret_cast<uint4*>(target + row * stride + column),
-                 *reinterpret_cast<const uint4*>(tile + row * kPitch<kD> + column));
+  const auto store = [&](T* to, const T* from, int row, int column) {
+    if (row < rows && column < size)
+      ptx::store_global(reinterpret_cast<uint4*>(to), *reinterpret_cast<const uint4*>(from));
+  };
+  if constexpr (kWarpSize % kPacks == 0) {  // as in copy_rows
+    constexpr int kStep = kWarpSize / kPacks;
+    const int first = lane_of_thread() / kPacks, column = lane_of_thread() % kPacks * 8;
+    T* const to = target + first * stride + column;
+    const T* const from = tile + first * kPitch<kD> + column;
+#pragma unroll
+    for (int row = 0; row < kRowsPerWarp; row += kStep) {
+      store(to + row * stride, from + row * kPitch<kD>, first + row, column);
+    }
+  } else {
+    for (int i = lane_of_thread(); i < kRowsPerWarp * kPacks; i += kWarpSize) {
+      const int row = i / kPacks, column = i % kPacks * 8;
+      store(target + row * stride + column, tile + row * kPitch<kD> + column, row, column);
     }
   }
 }

@@ -47,6 +47,7 @@ struct Sentence {
         left(args.window_left),
         right(args.window_right) {}
 
+  __device__ __forceinline__ bool is_within(int most) const { return length_q <= most && length_k <= most; }
   // The columns that row sees, as far as the window and the sentence allow.
   __device__ __forceinline__ Range columns_of(int row) const {
     return {left < 0 ? 0 : larger(0, row + shift - left),

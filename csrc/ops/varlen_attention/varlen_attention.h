@@ -55,7 +55,8 @@ struct VarlenAttentionForward {
   VarlenAttention given;
   void* out;                       // [Tq, N, D] dtype
   float* lse;                      // [Tq, N] float32, or null: the logarithm of the sum of exp(score)
-  int left_out_from = 0x7fffffff;  // CUDA's alone: sentences of so many keys are left to another kernel
+  int left_out_from = 0x7fffffff;  // CUDA's alone: sentences of so many keys are left to another kernel,
+  int left_out_to = 0;             // and those of at most so many queries and keys to a third
 };
 
 // Every output is overwritten. Sums run in a fixed order, so that they repeat bit for bit.

@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
   }
 
   if (!works) return;
-  ptx::copy_async_commit();   // keys and values that no query saw are in no group yet, and a wait is for groups alone
+  ptx::copy_async_commit();  // keys and values that no query saw are in no group yet, and a wait is for groups alone
   ptx::copy_async_wait<0>();
   const float key_factor[2] = {given.scale, given.scale}, value_factor[2] = {given.keep_scale, given.keep_scale};
   store_rows<kD>(static_cast<T*>(args.grad_k) + start, given.kv_stride, key_sums, key_factor, keys, rows, given.size);
@@ -156,7 +156,7 @@ struct LaunchKeyGradients {
     const VarlenAttention& given = args.given;
     const int rows = tile_rows(given.max_seqlen_q, kQueries);
     const int stages = given.max_seqlen_q > kQueries ? 2 : 1;
-    const BlockShape shape = block_shape(given.max_seqlen_k, rows, [&](int warps) {
+    const BlockShape shape = block_shape(given.heads, given.max_seqlen_k, rows, [&](int warps) {
       return (2 * warps * kRowsPerWarp + 2 * stages * rows) * kPitch<kD> * static_cast<int>(sizeof(T));
     });
     const LaunchShape grid = launch_shape(given, shape);

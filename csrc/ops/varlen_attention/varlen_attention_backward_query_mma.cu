@@ -18,25 +18,39 @@ namespace {
 constexpr int kKeys = 32;  // of a tile
 constexpr int kChunks = kKeys / 16;
 
-// delta of the warp's 16 rows: two lanes a row. Every lane gets those of its own two rows.
+// What two lanes hold of a row of out: lane l of row l / 2, every other pack.
 template <int kD, typename T>
-__device__ __forceinline__ void row_deltas(const T* grads, const T* out, std::int64_t stride, int rows, int size,
-                                           float (&delta)[2]) {
-  const int lane = lane_of_thread(), row = lane / 2;
-  float sum = 0.0f;
-  if (row < rows) {
-    for (int column = lane % 2 * 8; column < size; column += 16) {
-      float a[8], b[8];
-      load_as_float<Access::reused>(out + row * stride + column, a);
-      read_pack(grads + row * kPitch<kD> + column, b);
+struct OutRows {
+  Elements<T, 8> packs[kD / 16];
+
+  __device__ __forceinline__ OutRows(const T* out, std::int64_t stride, int rows, int size) {
+    const int row = lane_of_thread() / 2, first = lane_of_thread() % 2 * 8;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) sum += a[i] * b[i];
+    for (int i = 0; i < kD / 16; ++i) {
+      const int column = first + 16 * i;
+      packs[i] = load_if<8>(row < rows && column < size, out + row * stride + column);
     }
   }
-  sum += __shfl_xor_sync(kFullMask, sum, 1);
+
+  // delta of the warp's 16 rows: every lane gets those of its own two rows.
+  __device__ __forceinline__ void deltas(const T* grads, int rows, int size, float (&delta)[2]) const {
+    const int row = lane_of_thread() / 2, first = lane_of_thread() % 2 * 8;
+    float sum = 0.0f;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) delta[half] = __shfl_sync(kFullMask, sum, 2 * fragment_row(2 * half));
-}
+    for (int i = 0; i < kD / 16; ++i) {
+      const int column = first + 16 * i;
+      if (row >= rows || column >= size) continue;
+      float a[8], b[8];
+      convert(packs[i], a);
+      read_pack(grads + row * kPitch<kD> + column, b);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sum += a[j] * b[j];
+    }
+    sum += __shfl_xor_sync(kFullMask, sum, 1);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) delta[half] = __shfl_sync(kFullMask, sum, 2 * fragment_row(2 * half));
+  }
+};
 
 // Blocks on a multiprocessor, as many as leave each the registers it needs.
 template <int kD, bool kOptions>
@@ -98,22 +112,27 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
 
   RowStats stats{};
   if (works) {
+    // Under way beside the copies, not behind them.
+    const OutRows<kD, T> out(static_cast<const T*>(args.out) + token * out_stride + head * given.size, out_stride,
+                             exact ? 0 : rows, given.size);
+    std::int64_t index[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = fragment_row(2 * half);
+      index[half] = (token + row) * given.heads + head;
+      stats.lse[half] = row < rows ? args.lse[index[half]] : -kInfinity;
+    }
     if (steps > 0) {
       ptx::copy_async_wait<1>();
     } else {
       ptx::copy_async_wait<0>();
     }
     __syncwarp();  // the warp's rows are there
-    if (!exact) {
-      row_deltas<kD>(grads, static_cast<const T*>(args.out) + token * out_stride + head * given.size, out_stride, rows,
-                     given.size, stats.delta);
-    }
+    if (!exact) out.deltas(grads, rows, given.size, stats.delta);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int row = fragment_row(2 * half);
-      const std::int64_t index = (token + row) * given.heads + head;
-      stats.lse[half] = row < rows ? in_powers_of_two(args.lse[index]) : kInfinity;
-      if (row < rows && lane_of_thread() % 4 == 0) args.delta[index] = stats.delta[half];
+      stats.lse[half] = in_powers_of_two(stats.lse[half]);
+      if (fragment_row(2 * half) < rows && lane_of_thread() % 4 == 0) args.delta[index[half]] = stats.delta[half];
     }
   }
 
@@ -165,7 +184,7 @@ struct LaunchQueryGradients {
     const VarlenAttention& given = args.given;
     const int rows = tile_rows(given.max_seqlen_k, kKeys);
     const int stages = given.max_seqlen_k > kKeys ? 2 : 1;
-    const BlockShape shape = block_shape(given.max_seqlen_q, rows, [&](int warps) {
+    const BlockShape shape = block_shape(given.heads, given.max_seqlen_q, rows, [&](int warps) {
       return (2 * warps * kRowsPerWarp + 2 * stages * rows) * kPitch<kD> * static_cast<int>(sizeof(T));
     });
     const LaunchShape grid = launch_shape(given, shape);

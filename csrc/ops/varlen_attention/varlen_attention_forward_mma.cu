@@ -30,8 +30,10 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
   const VarlenAttention& given = args.given;
   const WarpPlace place(shape);
   const Sentence sentence(given, place.sentence);
-  if (place.block_row >= sentence.length_q || sentence.length_k >= args.left_out_from)
+  if (place.block_row >= sentence.length_q || sentence.length_k >= args.left_out_from ||
+      sentence.is_within(args.left_out_to)) {
     return;  // the whole block leaves
+  }
   const int head = place.head, lane = lane_of_thread();
   const int first_row = place.block_row + place.row;
   const bool has_head = head < given.heads;
@@ -149,7 +151,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
           total == 0.0f ? -kInfinity : maximum[half] * kLn2 + logf(total);
     }
   }
-  ptx::copy_async_commit();   // queries that no key was there for are in no group yet, and a wait is for groups alone
+  ptx::copy_async_commit();  // queries that no key was there for are in no group yet, and a wait is for groups alone
   ptx::copy_async_wait<0>();
   const std::int64_t stride = static_cast<std::int64_t>(given.heads) * given.size;
   store_rows<kD>(static_cast<T*>(args.out) + (static_cast<std::int64_t>(sentence.first_q) + first_row) * stride +
@@ -162,7 +164,7 @@ struct LaunchForward {
   static cudaError_t run(const VarlenAttentionForward& args, cudaStream_t stream) {
     const VarlenAttention& given = args.given;
     const int rows = tile_rows(given.max_seqlen_k, kKeys);
-    const BlockShape shape = block_shape(given.max_seqlen_q, rows, [&](int warps) {
+    const BlockShape shape = block_shape(given.heads, given.max_seqlen_q, rows, [&](int warps) {
       return (warps * kRowsPerWarp + 2 * rows) * kPitch<kD> * static_cast<int>(sizeof(T));
     });
     const LaunchShape grid = launch_shape(given, shape);
@@ -175,7 +177,14 @@ struct LaunchForward {
 }  // namespace attention
 
 cudaError_t varlen_attention_forward_mma(const VarlenAttentionForward& args, cudaStream_t stream) {
-  return attention::for_mma<attention::LaunchForward>(args.given, args, stream);
+  using namespace attention;
+  VarlenAttentionForward others = args;
+  if (has_short(args.given)) {
+    const cudaError_t status = varlen_attention_forward_short(args, stream);
+    if (status != cudaSuccess || is_short(args.given)) return status;
+    others.left_out_to = kShortRows;
+  }
+  return for_mma<LaunchForward>(args.given, others, stream);
 }
 
 }  // namespace sentcore
