@@ -77,9 +77,9 @@ SENTCORE_INLINE void multiply_tile(const typename P::Unit* a, std::int64_t a_str
 // The same over any number of columns that is a multiple of a vector's. A function of its own: what the caller keeps in
 // registers would leave too few for the sums, and one that waits in memory halves the speed.
 template <typename P, int R, bool accumulate, bool transposed>
-__attribute__((noinline)) void multiply_rows(const typename P::Unit* a, std::int64_t a_stride, const typename P::Unit* b,
-                          std::int64_t b_stride, std::int64_t depth, std::int64_t columns, typename P::Sum* c,
-                          std::int64_t c_stride) {
+__attribute__((noinline)) void multiply_rows(const typename P::Unit* a, std::int64_t a_stride,
+                                             const typename P::Unit* b, std::int64_t b_stride, std::int64_t depth,
+                                             std::int64_t columns, typename P::Sum* c, std::int64_t c_stride) {
   constexpr std::int64_t L = kLanes<typename P::Sum>;
   std::int64_t j = 0;
   for (; j + 2 * L <= columns; j += 2 * L) {
