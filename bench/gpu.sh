@@ -7,7 +7,7 @@
 #
 #   OUT       also receives the results and every log (default: build/gpu); OUT.tar.gz holds them in one file
 #   --only    these stages alone, in the order below; `sanitize` stands for both sanitizers, `bench` for all benchmarks.
-#             `suite`, all tests on the CPU, runs where it is named alone
+#             `suite`, all tests on the CPU, runs only where it is named
 #   --plan    prints the stages with the seconds each may take, and runs nothing
 #
 # One call takes 530 seconds at most (SENTCORE_GPU_SECONDS): a stage gets its own limit or what is left of those, and one

@@ -71,7 +71,12 @@ def names_of(code: Iterable[Instruction]) -> set[str]:
 
 
 def machine_code(file: Path, arch: str) -> dict[str, list[Instruction]]:
-    """Kernel -> instructions of an object file for `arch` ("sm_80", "sm_90a"); empty where it has none for that."""
+    """Kernel -> instructions of an object file for `arch` ("sm_80", "sm_90a"); empty where it has none for that.
+
+    Raises:
+        Unusable: there is no disassembler, or it refuses the file.
+        ValueError: two kernels have the same name without their namespaces.
+    """
     path = _search_path()
     # cuobjdump runs nvdisasm, by this PATH.
     done = subprocess.run(
@@ -94,6 +99,9 @@ def find_disassembler() -> str:
 
     Both are looked for on PATH, in CUDA_HOME, CUDA_PATH and /usr/local/cuda, and in the Python packages that bring them:
     NVIDIA's own, and triton.
+
+    Raises:
+        Unusable: one of the two was not found.
     """
     path = _search_path()
     found = {tool: shutil.which(tool, path=path) for tool in ("cuobjdump", "nvdisasm")}

@@ -54,6 +54,9 @@ def under_way(code: Sequence[Instruction]) -> list[set[UnderWay]]:
     Every way through the branches is followed, loops and called functions too. What registers and predicates hold is
     not known: a way may be one that no thread takes, and an instruction under a predicate counts as done, but for a wait.
     A called function is taken to return behind the call with as much under way as before it.
+
+    Raises:
+        ValueError: a branch goes to an address in a register.
     """
     followers = _followers(code)
     states: list[set[UnderWay]] = [set() for _ in code]

@@ -22,7 +22,12 @@ DTYPES = {
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or a GPU where torch sees one, or the CPU."""
+    """The device asked for; for None a GPU where torch sees one, else the CPU.
+
+    Raises:
+        ArgumentValueError: it names no device, or a GPU by a number that torch sees none of.
+        BackendError: it is a GPU, and torch sees none.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -39,8 +44,8 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     seen = torch.cuda.device_count() if chosen.type == "cuda" and chosen.index is not None else 0
     if seen and chosen.index >= seen:
         raise ArgumentValueError(
-            f"device is {str(device)!r}; accepted: cuda:0 to cuda:{seen - 1}, the GPUs that torch sees here. The environment "
-            "variable CUDA_VISIBLE_DEVICES hides others, and numbers those that are left from 0"
+            f"device is {str(device)!r}; accepted: cuda:0{f' to cuda:{seen - 1}' if seen > 1 else ''}, what torch sees here. The "
+            "environment variable CUDA_VISIBLE_DEVICES hides others, and numbers those that are left from 0"
         )
     return chosen
 
@@ -51,7 +56,12 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def pick_dtype(dtype: str | torch.dtype, device: torch.device, backend: str = "auto") -> torch.dtype:
-    """The torch dtype the encoder computes in; torch.int8 and torch.float8_e4m3fn for linear layers in 8 bits."""
+    """The torch dtype the encoder computes in; torch.int8 and torch.float8_e4m3fn for linear layers in 8 bits.
+
+    Raises:
+        ArgumentValueError: it is none of DTYPES, or none that `device` takes.
+        BackendError: fp8 on a GPU without kernels for it.
+    """
     name = dtype_name(dtype) if isinstance(dtype, torch.dtype) else dtype
     if name not in DTYPES:
         raise ArgumentValueError(f"dtype is {dtype!r}; accepted: {', '.join(DTYPES)}")
@@ -155,7 +165,11 @@ def check_cuda_graphs(cuda_graphs: bool, device: torch.device, backend: str) -> 
 
 
 def check_move(encoder, device: str | torch.device) -> torch.device:
-    """`device` as an encoder can be moved there: int8, fp8, float16 and CUDA graphs do not run everywhere."""
+    """`device` as an encoder can be moved there: int8, fp8, float16 and CUDA graphs do not run everywhere.
+
+    Raises:
+        ArgumentValueError, BackendError: as `pick_device`, `pick_dtype` and `check_cuda_graphs`.
+    """
     chosen = pick_device(device)
     pick_dtype(encoder.dtype, chosen, encoder.backend)
     check_cuda_graphs(encoder.graphs is not None, chosen, encoder.backend)

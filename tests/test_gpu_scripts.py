@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 import signal
@@ -35,6 +36,12 @@ def test_a_benchmark_runs_and_writes_its_table(name, tmp_path, monkeypatch):
     assert found["machine"]["device"].startswith("CPU")
     assert found["rows"] and all(row["difference"] >= 0 for row in found["rows"])
     assert {"sentcore"} not in [{row["peer"]} for row in found["rows"]]
+    if name == "latency":  # its target alone lies at a size that a CPU has time for
+        targets = runpy.run_path(str(BENCH / "gpu" / "targets.py"))["TARGETS"]
+        patterns = next(target.rows for target in targets if target.file == name)
+        named = [" | ".join((row["group"], row["case"], row["peer"])) for row in found["rows"]]
+        hit = [text for text in named if all(re.search(pattern, text, re.IGNORECASE) for pattern in patterns)]
+        assert hit and all("CUDA graphs, " in text and " | MiniLM, 1 sentence | " in text for text in hit)
     assert (tmp_path / f"{name}.md").read_text().count("\n") == len(found["rows"]) + 2
 
 

@@ -111,9 +111,9 @@ def test_files_stay_small():
     root = PACKAGE.parent
     long = {
         str(path.relative_to(root)): count
-        for folder in ("csrc", "sentcore", "tests", "bench")
+        for folder in ("build_support", "csrc", "sentcore", "tests", "bench")
         for path in (root / folder).rglob("*")
-        if path.suffix in (".py", ".cpp", ".h", ".cu", ".cuh")
-        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 320
+        if path.suffix in (".py", ".cpp", ".h", ".cu", ".cuh", ".inl", ".sh")
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 300
     }
     assert not long, f"split by stage: {long}"

@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
-from timing import alternate_ms, arguments, difference_of, kept, rows_of, spread
+from timing import alternate_ms, arguments, can, difference_of, kept, rows_of, spread
 
 from sentcore import ops
 
@@ -98,15 +98,6 @@ def with_backward(run, batch):
     return step
 
 
-def can(run, batch, backward: bool) -> bool:
-    """Whether a peer takes this dtype, size and device at all."""
-    try:
-        (with_backward(run, batch) if backward else lambda _: run(batch))(None)
-    except (RuntimeError, ImportError, NotImplementedError, TypeError, AttributeError):
-        return False
-    return True
-
-
 def main() -> None:
     options = arguments(__doc__)
     with kept("attention", options, LIMITS) as rows:
@@ -133,7 +124,10 @@ def measure(device: str, rows: list) -> None:
                         for part in batch["padded"]:
                             part.requires_grad_()
                     peers = {
-                        k: f for k, f in PEERS.items() if can(f, batch, backward) and not (backward and "nested" in k)
+                        k: f
+                        for k, f in PEERS.items()
+                        if not (backward and "nested" in k)
+                        and can(lambda f=f: (with_backward(f, batch) if backward else lambda _: f(batch))(None))
                     }
                     runs = {
                         key: with_backward(function, batch)

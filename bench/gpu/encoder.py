@@ -1,5 +1,6 @@
-"""The whole encoder beside transformers (SDPA, padded, also in float16, which is what sentence-transformers runs),
-torch.compile of it (of BERT-base alone, as it takes long), and a packed encoder made of torch's own ops.
+"""The whole encoder beside transformers (SDPA, padded, also in float16, which latency.py and texts.py
+take sentence-transformers in), torch.compile of it (of BERT-base alone, as it takes long), and a packed encoder made of torch's
+own ops.
 
     python bench/gpu/encoder.py --out bench/results/<gpu>
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import alternate_ms, arguments, kept, rows_of, spread
+from timing import alternate_ms, arguments, can, kept, rows_of, spread
 
 import sentcore
 from sentcore.checkpoint.load import load_checkpoint
@@ -25,7 +26,7 @@ SHAPES = {  # name -> hidden, layers, heads, feed-forward
     "BERT-base": (768, 12, 12, 3072),
     "BERT-large": (1024, 24, 16, 4096),
 }
-# name -> lengths of one batch's sentences; "real": the token lengths of 512 package descriptions' shape, 8 to 200
+# name -> lengths of one batch's sentences; "real": 512 from 8 to 195, by a formula, about as package descriptions have
 BATCHES = {
     "128": [128] * 128,
     "512": [512] * 32,
@@ -78,15 +79,6 @@ def packed_by_torch(encoder: sentcore.Encoder, batch: sentcore.PackedBatch) -> t
         x = a.layer_norm(x + a.output(varlen_attn(q, k, v, cu, cu, longest, longest).flatten(1)))
         x = f.layer_norm(x + f.down(F.gelu(f.up(x))))
     return x
-
-
-def can(run) -> bool:
-    """Whether a peer runs here at all."""
-    try:
-        run()
-    except (RuntimeError, ImportError, NotImplementedError, TypeError, AttributeError):
-        return False
-    return True
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ PEER = "sentence-transformers"
 
 
 def dtype_of(device: str) -> str:
-    """float16, in which sentence-transformers is fastest on a GPU; a CPU checks the scripts in float32."""
+    """float16 on a GPU, the dtype that sentence-transformers is compared in; a CPU checks the scripts in float32."""
     return "float16" if device == "cuda" else "float32"
 
 

@@ -194,7 +194,7 @@ def attention_rows(dtype: torch.dtype, device: str) -> Iterator:
 
 def measure_all(device: str) -> Iterator:
     """Row by row."""
-    # float16 at one width: a minute is what a lease has for this.
+    # float16 at one width: gpu.sh gives this benchmark a minute.
     for dtype, hidden in ((torch.bfloat16, HIDDEN), (torch.float16, (768,))):
         hidden = hidden if device == "cuda" else (96,)
         yield from linear_rows(dtype, hidden, device)

@@ -28,7 +28,9 @@ class Row:
         case: the size ("lengths 8-64, D32").
         peer, peer_ms: the other implementation and its median in milliseconds; None where it cannot do the case.
         ours_ms, p20_ms, p80_ms: median and spread of ours.
-        difference: largest |ours - float64 reference| over the reference's largest value.
+        difference: largest |ours - reference| over the reference's largest value. The reference is float64 for most
+            ops, float32 where that would not fit, and the peer where a whole model runs; training.py and
+            batch_invariance.py say what theirs is.
         extra: rates and fractions by name.
     """
 
@@ -171,6 +173,15 @@ def write(name: str, rows: Sequence[Row], options: argparse.Namespace, **extra) 
     content = {"machine": machine(options.device), **extra, "rows": [asdict(r) | {"ratio": r.ratio} for r in rows]}
     (options.out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     (options.out / f"{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def can(run: Callable[[], object]) -> bool:
+    """Whether a peer runs here at all: one that this machine, dtype or size is not for is left out, and not an error."""
+    try:
+        run()
+    except Exception:
+        return False
+    return True
 
 
 @contextmanager

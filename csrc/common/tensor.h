@@ -49,9 +49,15 @@ Tensor allocated(const Tensor& like, std::int64_t elements, const Make& make) {
   try {
     return make();
   } catch (const std::exception&) {
-    const char* const words = like.is_cpu() ? "DefaultCPUAllocator: can't allocate memory" : "CUDA out of memory";
+    const bool cpu = like.is_cpu();
+    const char* const words = cpu ? "DefaultCPUAllocator: can't allocate memory" : "CUDA out of memory";
+    // An earlier kernel's failure comes back from every later call of CUDA, and so from the allocator too.
+    const char* const else_it_was =
+        cpu ? ""
+            : ". With memory to spare it is a failure of an earlier kernel: set CUDA_LAUNCH_BLOCKING=1 to see which";
     throw std::runtime_error(words + (" for " + std::to_string(elements)) +
-                             " elements of a tensor. Compute fewer tokens at once, e.g. with a lower batch_tokens");
+                             " elements of a tensor. Compute fewer tokens at once, e.g. with a lower batch_tokens" +
+                             else_it_was);
   }
 }
 

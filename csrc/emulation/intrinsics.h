@@ -139,6 +139,7 @@ inline void __threadfence_block() {}
 
 // ---- arithmetic ----
 
+inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __frsqrt_rn(float x) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(x))); }
 inline float rsqrtf(float x) { return __frsqrt_rn(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }

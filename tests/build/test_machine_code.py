@@ -56,7 +56,9 @@ def portable(compiled) -> Kernels:
     """The products of matrices on the oldest GPU that was built for."""
     archs = {kernel.arch for kernel in kernels_of(BUILD)} - {"sm_90a"}
     oldest = min(archs, key=lambda arch: int(arch.removeprefix("sm_")), default="")
-    return built("*_mma.cu", oldest) or pytest.skip(f"{BUILD} has no object of a *_mma.cu")
+    return built("*_mma.cu", oldest) | built("*_short.cu", oldest) or pytest.skip(
+        f"{BUILD} has no object of a *_mma.cu"
+    )
 
 
 def test_every_kernel_of_sm_90a_multiplies_by_warpgroups(sm90a):

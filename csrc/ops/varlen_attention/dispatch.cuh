@@ -40,7 +40,7 @@ inline bool has_options(const VarlenAttention& args) {
 }
 
 constexpr int kShortRows = 64;     // queries and keys, at most, of a sentence that the kernel for short ones takes
-constexpr int kManySentences = 8;  // with fewer, the four warps that the other one gives a head are done sooner
+constexpr int kManySentences = 8;  // with fewer, the other one's four warps a head should be done sooner; not measured
 
 // Whether that kernel is launched: there are sentences for it where the mean is that short. It gives the bits of the
 // other one on tensor cores, so it matters to nobody that the batch decides.

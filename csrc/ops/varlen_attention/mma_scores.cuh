@@ -24,7 +24,9 @@ __device__ __forceinline__ void finish_scores(const Terms<T>& terms, int first_r
 #pragma unroll
       for (int i = 2 * half; i < 2 * half + 2; ++i) {
         const int column = first_column + fragment_column(n, i);
-        float score = scores[n][i] * scale;
+        // Rounded before the maximum is taken away, in every kernel: a compiler that sees the mask decided would fuse
+        // both.
+        float score = __fmul_rn(scores[n][i], scale);
         if (kOptions && terms.any) score += terms.at(row, column) * kLog2E;
         scores[n][i] = column < mine.begin || column >= mine.end ? -kInfinity : score;
       }

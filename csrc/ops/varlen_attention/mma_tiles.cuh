@@ -21,8 +21,8 @@ constexpr int kRowsPerWarp = 16;
 template <int kD>
 constexpr int kPitch = kD + 8;
 
-// How a block of kWarps warps is split, and the grid, from the fastest index on: groups of heads, tiles of 16 *
-// warps_per_head rows, sentences. So blocks that run at a time read whole rows of memory between them.
+// How a block of kWarps warps is split, and the grid, from the fastest index on: groups of heads, tiles of
+// 16 << warps_shift rows, sentences. So blocks that run at a time read whole rows of memory between them.
 struct BlockShape {
   int warps_shift;   // 1 << warps_shift warps a head: 1, 2 or 4
   int head_groups;   // of kWarps >> warps_shift heads

@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
     const int row = first_row + fragment_row(2 * half);
     if (args.lse != nullptr && lane % 4 == 0 && row < sentence.length_q) {
       args.lse[(static_cast<std::int64_t>(sentence.first_q) + row) * given.heads + head] =
-          total == 0.0f ? -kInfinity : maximum[half] * kLn2 + logf(total);
+          total == 0.0f ? -kInfinity : fmaf(maximum[half], kLn2, logf(total));
     }
   }
   ptx::copy_async_commit();  // queries that no key was there for are in no group yet, and a wait is for groups alone

@@ -14,8 +14,8 @@ namespace {
 
 constexpr int kWarpsByRegisters = 16;  // of a multiprocessor; shared memory leaves room for 14 at D = 32
 
-// All queries of a sentence of (kChunks - 1) * 16 + 1 to kChunks * 16 keys. kChunks is known to the compiler, so that
-// the whole row of scores is without a branch.
+// All queries of a sentence of (kChunks - 1) * 16 + 1 to kChunks * 16 keys; one chunk is also for no key at all.
+// kChunks is known to the compiler, so that the whole row of scores is without a branch.
 template <typename T, int kD, int kChunks>
 __device__ __forceinline__ void attend(const VarlenAttentionForward& args, const Terms<T>& terms, T* queries,
                                        const T* keys, const T* values) {
@@ -62,7 +62,7 @@ __device__ __forceinline__ void attend(const VarlenAttentionForward& args, const
       const int row = first_row + fragment_row(2 * half);
       if (args.lse != nullptr && lane_of_thread() % 4 == 0 && row < sentence.length_q) {
         args.lse[(static_cast<std::int64_t>(sentence.first_q) + row) * given.heads + terms.head] =
-            total == 0.0f ? -kInfinity : maximum[half] * kLn2 + logf(total);
+            total == 0.0f ? -kInfinity : fmaf(maximum[half], kLn2, logf(total));
       }
     }
     store_rows<kD>(target + first_row * stride, stride, out, factor, own, sentence.length_q - first_row, given.size);

@@ -10,8 +10,8 @@ import torch
 
 _WARM_UPS = 2  # libraries choose algorithms and tables are made in the first; neither may happen in a capture
 
-# What a thread does with graphs while another captures: a capture begins by waiting for the device, which CUDA refuses then;
-# and a replay moves the random numbers on, which torch's generator refuses then.
+# Threads take turns. While one captures, no other may begin a capture, which waits for the device first (CUDA refuses that
+# then), nor replay a graph, which moves the random numbers on (torch's generator refuses that then).
 _one_at_a_time = threading.Lock()
 _streams: dict[torch.device, torch.cuda.Stream] = {}
 
