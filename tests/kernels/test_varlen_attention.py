@@ -108,7 +108,8 @@ def check_backward(ops, case, out, lse):
     plain, exact = case.reference_backward(case.q.dtype), case.reference_backward(torch.float64)
     for name, ours, one, other in zip(("grad_q", "grad_kv", "grad_bias"), grads, plain, exact, strict=True):
         assert ours.dtype == one.dtype
-        assert_as_accurate(ours, one, other, name)
+        # A bias' gradient is a sentence's probability or two, in float32: whose rounding is the largest is luck.
+        assert_as_accurate(ours, one, other, name, typical=name == "grad_bias")
 
 
 def check(ops, case):
