@@ -176,10 +176,11 @@ def write(name: str, rows: Sequence[Row], options: argparse.Namespace, **extra) 
 
 
 def can(run: Callable[[], object]) -> bool:
-    """Whether a peer runs here at all: one that this machine, dtype or size is not for is left out, and not an error."""
+    """Whether a peer runs here at all: one that this machine, dtype or size is not for is left out, which is said."""
     try:
         run()
-    except Exception:
+    except Exception as error:
+        print(f"a peer is left out: {type(error).__name__}: {str(error).splitlines()[:1]}", flush=True)
         return False
     return True
 

@@ -14,7 +14,7 @@ FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 DTYPES = [FLOAT32, BFLOAT16, FLOAT16]
 RAGGED = [17, 0, 65, 1, 2, 64, 0]
 MANY = [17, 66, 1, 64, 0, 33, 48, 2, 16]  # enough for the kernel for short sentences, and one that is none
-FEW = [0, 9, 64, 17, 1, 33, 5, 70, 2]  # keys for as many
+CROSS = [([1, 2], [200, 70]), ([130, 1], [1, 9]), ([0, 4], [3, 0]), ([5], [0]), (MANY, [0, 9, 64, 17, 1, 33, 5, 70, 2])]
 
 
 def draw(*shape, seed=0, dtype=FLOAT32):
@@ -155,7 +155,7 @@ def test_every_length(ops, dtype, lengths):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("queries", "keys"), [([1, 2], [200, 70]), ([130, 1], [1, 9]), ([0, 4], [3, 0]), (MANY, FEW)])
+@pytest.mark.parametrize(("queries", "keys"), CROSS)
 def test_cross_attention(ops, dtype, queries, keys):
     check(ops, Case(dtype, queries, keys, heads=5, size=24))
 
@@ -240,7 +240,7 @@ def test_the_order_of_threads_changes_no_bit(ops, monkeypatch, dtype, size):
             assert_same(both(ops, case), expected)
 
 
-@pytest.mark.parametrize(("dtype", "size"), [(BFLOAT16, 16), (BFLOAT16, 64), (FLOAT16, 128), (FLOAT32, 24)])
+@pytest.mark.parametrize(("dtype", "size"), [(BFLOAT16, 16), (BFLOAT16, 64), (FLOAT16, 128), (FLOAT32, 24), (FLOAT32, 256)])  # fmt: skip
 @pytest.mark.parametrize("length", [1, 17, 40, 64])
 @pytest.mark.parametrize("others", [[70, 3], MANY], ids=["few", "many"])
 def test_a_row_does_not_depend_on_the_batch(ops, dtype, size, length, others):

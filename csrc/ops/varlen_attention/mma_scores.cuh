@@ -34,6 +34,23 @@ __device__ __forceinline__ void finish_scores(const Terms<T>& terms, int first_r
   }
 }
 
+// The end of a forward's rows, 16 from first_row on: the factors of the outputs of this lane's two, and lse [T, N]
+// where that is kept. maximum: in powers of two; sum: this lane's part of the row's.
+__device__ __forceinline__ void finish_rows(const VarlenAttentionForward& args, const Sentence& sentence, int head,
+                                            int first_row, const float (&maximum)[2], const float (&sum)[2],
+                                            float (&factor)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float total = row_sum(sum[half]);
+    factor[half] = total == 0.0f ? 0.0f : args.given.keep_scale / total;
+    const int row = first_row + fragment_row(2 * half);
+    if (args.lse != nullptr && lane_of_thread() % 4 == 0 && row < sentence.length_q) {
+      args.lse[(static_cast<std::int64_t>(sentence.first_q) + row) * args.given.heads + head] =
+          total == 0.0f ? -kInfinity : fmaf(maximum[half], kLn2, logf(total));
+    }
+  }
+}
+
 // Keeps of the values what dropout keeps of the probabilities at their place, in the chunks that hold anything.
 //
 // Two neighbouring lanes hold four columns between them: one draw. Each of them draws for one of two tiles.

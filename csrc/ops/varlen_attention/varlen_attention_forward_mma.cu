@@ -141,16 +141,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize, kBlocks<kD, kOptions>)
 
   if (!works) return;
   float factor[2];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const float total = row_sum(sum[half]);
-    factor[half] = total == 0.0f ? 0.0f : given.keep_scale / total;
-    const int row = first_row + fragment_row(2 * half);
-    if (args.lse != nullptr && lane % 4 == 0 && row < sentence.length_q) {
-      args.lse[(static_cast<std::int64_t>(sentence.first_q) + row) * given.heads + head] =
-          total == 0.0f ? -kInfinity : fmaf(maximum[half], kLn2, logf(total));
-    }
-  }
+  finish_rows(args, sentence, head, first_row, maximum, sum, factor);
   ptx::copy_async_commit();  // queries that no key was there for are in no group yet, and a wait is for groups alone
   ptx::copy_async_wait<0>();
   const std::int64_t stride = static_cast<std::int64_t>(given.heads) * given.size;

@@ -55,16 +55,7 @@ __device__ __forceinline__ void attend(const VarlenAttentionForward& args, const
     multiply_columns<kD, kChunks>(out, scores, values, kChunks);
 
     float factor[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float total = row_sum(sum[half]);
-      factor[half] = total == 0.0f ? 0.0f : given.keep_scale / total;
-      const int row = first_row + fragment_row(2 * half);
-      if (args.lse != nullptr && lane_of_thread() % 4 == 0 && row < sentence.length_q) {
-        args.lse[(static_cast<std::int64_t>(sentence.first_q) + row) * given.heads + terms.head] =
-            total == 0.0f ? -kInfinity : fmaf(maximum[half], kLn2, logf(total));
-      }
-    }
+    finish_rows(args, sentence, terms.head, first_row, maximum, sum, factor);
     store_rows<kD>(target + first_row * stride, stride, out, factor, own, sentence.length_q - first_row, given.size);
   }
 }
